@@ -1,0 +1,4 @@
+//! The `deltaworks` binary.
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+fn main() {}

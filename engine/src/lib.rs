@@ -1,0 +1,1 @@
+//! Catalog, statements, ticks, sources, sinks and the clock.
