@@ -1,4 +1,90 @@
-//! The `deltaworks` binary.
+//! The `deltaworks` binary: parses arguments, calls the engine, prints.
+//!
+//! Result sets go to stdout and nothing else does. Everything that is said goes to stderr; the last line of a failed run
+//! begins with `error:`, and no other line does.
+
+mod args;
+mod shell;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+use deltaworks_engine::{Engine, EngineError, print_results, read_job};
+
+use args::{Arguments, Command, RunArguments};
+
 #[global_allocator]
-static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
-fn main() {}
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A second Ctrl-C.
+const EXIT_INTERRUPTED: i32 = 130;
+/// Planning recurses through expressions and plans; an unoptimised build needs room for it.
+const STACK_BYTES: usize = 64 << 20;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let run = std::thread::Builder::new().name("coordinator".into()).stack_size(STACK_BYTES).spawn(|| command(arguments));
+    let outcome = match run.map(std::thread::JoinHandle::join) {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(EngineError::new("the coordinator failed", "this is a defect of deltaworks: please report it")),
+        Err(error) => Err(EngineError::new(format!("could not start: {error}"), "")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            if !error.help.is_empty() {
+                eprintln!("  help: {}", error.help);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(arguments: Arguments) -> Result<(), EngineError> {
+    quiet_panics();
+    match arguments.command {
+        Command::Run { job, options } => run(&job, &options),
+        Command::Explain { job, options } => {
+            let (text, file) = read_job(&job)?;
+            engine(&options)?.explain_script(&text, &file)
+        }
+        Command::Shell { options } => shell::run(&options),
+        Command::Record { .. } => Err(EngineError::new("recording from a broker is not supported yet", "copy a recording made elsewhere")),
+    }
+}
+
+fn run(job: &std::path::Path, arguments: &RunArguments) -> Result<(), EngineError> {
+    let (text, file) = read_job(job)?;
+    engine(arguments)?.run_script(&text, &file)
+}
+
+/// An engine that prints to stdout and stderr and stops at the first Ctrl-C; the second ends the process.
+fn engine(arguments: &RunArguments) -> Result<Engine, EngineError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let armed = signal_hook::flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED, Arc::clone(&stop));
+        armed
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .map_err(|e| EngineError::new(format!("could not listen for signals: {e}"), ""))?;
+    }
+    // Without a terminal only warnings are said.
+    let quiet = !std::io::stderr().is_terminal();
+    let say = move |text: &str| {
+        if !quiet || text.starts_with("warning:") || text.contains(" row") {
+            eprintln!("{text}");
+        }
+    };
+    let results = print_results(arguments.format(), std::io::stdout());
+    Engine::new(arguments.options()?, results, Box::new(say), stop)
+}
+
+/// A worker's panic is reported as an error of the run; the default report on top of it would only confuse.
+fn quiet_panics() {
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+}

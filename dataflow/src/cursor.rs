@@ -97,12 +97,17 @@ impl<'a> TraceCursor<'a> {
     }
     /// Goes to the first value of the current key that is not less than `value`, forward or backward.
     pub fn seek_value(&mut self, value: &[u8]) {
+        self.seek_past(|candidate| candidate < value);
+    }
+    /// Goes to the first value of the current key for which `passed` is false, forward or backward; `passed` must hold for
+    /// the smaller values and for no other.
+    pub fn seek_past(&mut self, passed: impl Fn(&[u8]) -> bool) {
         for hit in &mut self.hits {
             let values = &self.batches[hit.batch].storage.vals;
             let (mut low, mut high) = (hit.lower, hit.upper);
             while low < high {
                 let middle = (low + high) / 2;
-                if values.get_abs(middle) < value {
+                if passed(values.get_abs(middle)) {
                     low = middle + 1;
                 } else {
                     high = middle;
@@ -125,8 +130,9 @@ impl<'a> TraceCursor<'a> {
         let hit = self.hits.get(self.least)?;
         Some(self.batches[hit.batch].storage.vals.get_abs(hit.current))
     }
-    /// Steps back to the largest value before the current position and returns it; None (and no move) at the first.
-    pub fn previous_value(&mut self) -> Option<&'a [u8]> {
+    /// The largest value before the current position, None at the first.
+    #[inline]
+    pub fn peek_previous(&self) -> Option<&'a [u8]> {
         let mut best: Option<&'a [u8]> = None;
         for hit in &self.hits {
             if hit.current > hit.lower {
@@ -134,9 +140,29 @@ impl<'a> TraceCursor<'a> {
                 best = Some(best.map_or(value, |b| b.max(value)));
             }
         }
-        let best = best?;
-        self.seek_value(best);
+        best
+    }
+    /// Steps back to the largest value before the current position and returns it; None (and no move) at the first.
+    pub fn previous_value(&mut self) -> Option<&'a [u8]> {
+        let best = self.peek_previous()?;
+        self.take_previous(|_, _| {});
         Some(best)
+    }
+    /// Steps back to the largest value before the current position and calls `each` for all its (time, diff).
+    #[inline]
+    pub fn take_previous(&mut self, mut each: impl FnMut(Time, Diff)) {
+        let Some(value) = self.peek_previous() else { return };
+        for hit in &mut self.hits {
+            let storage = &self.batches[hit.batch].storage;
+            if hit.current > hit.lower && storage.vals.get_abs(hit.current - 1) == value {
+                hit.current -= 1;
+                let (lower, upper) = storage.upds.bounds(hit.current);
+                for index in lower..upper {
+                    each(storage.upds.times[index], storage.upds.diffs[index]);
+                }
+            }
+        }
+        self.find_least();
     }
     /// Calls `each` for all (time, diff) of the current value and steps to the next value.
     #[inline]
@@ -160,6 +186,17 @@ impl<'a> TraceCursor<'a> {
         let mut count = 0;
         self.take_value(|t, diff| {
             if t <= time {
+                count += diff;
+            }
+        });
+        count
+    }
+    /// Steps to the next value and returns how often the current one is there by the updates at times before `time`.
+    #[inline]
+    pub fn count_before(&mut self, time: Time) -> Diff {
+        let mut count = 0;
+        self.take_value(|t, diff| {
+            if t < time {
                 count += diff;
             }
         });

@@ -70,11 +70,16 @@ enum Request {
     Drop { name: String },
     Tick { time: Time, inputs: Vec<(InputId, InputBatch)> },
     Read { trace: String, at: Time, reply: Sender<ReadChunk> },
+    Observe { reply: Sender<Vec<(String, Report)>> },
     Stop,
 }
 
 /// A part of an arrangement as of a tick: consolidated (key, value) rows.
 pub type ReadChunk = Vec<(Row, Row, Diff)>;
+
+/// What an observer reports: lines of (what, how often, samples).
+pub type Report = Vec<(String, Diff, Vec<String>)>;
+type Observer = Box<dyn Fn() -> Report>;
 
 /// Keys per step of a read, so that ticks go on beside a long one.
 const READ_KEYS: usize = 4096;
@@ -205,6 +210,15 @@ impl Host {
             None => Ok(()),
         }
     }
+    /// What the observers of all dataflows report, by name: one entry per worker and observer.
+    pub fn observe(&self) -> Vec<(String, Report)> {
+        let (reply, reports) = channel();
+        for worker in 0..self.workers() {
+            self.send(worker, Request::Observe { reply: reply.clone() });
+        }
+        drop(reply);
+        reports.iter().flatten().collect()
+    }
     /// Stops the workers after what was already requested and waits for their threads.
     ///
     /// # Errors
@@ -309,6 +323,7 @@ struct Installed {
     inputs: Vec<InputId>,
     exports: Vec<String>,
     feeds: Vec<String>,
+    observers: Vec<(String, Observer)>,
 }
 
 /// One worker's dataflows, inputs and kept traces.
@@ -398,6 +413,10 @@ impl<'s> Build<'_, 's> {
         self.installed.exports.push(name.to_string());
         self.local.traces.insert(name.to_string(), arranged.trace.clone());
     }
+    /// Registers what [`Host::observe`] asks on this worker.
+    pub fn observe(&mut self, name: &str, observer: impl Fn() -> Report + 'static) {
+        self.installed.observers.push((name.to_string(), Box::new(observer)));
+    }
     /// Whether an arrangement of that name is kept.
     pub fn has_export(&self, name: &str) -> bool {
         self.local.traces.contains_key(name)
@@ -433,6 +452,10 @@ impl Local {
                 let batches = self.traces.get_mut(&trace).map(batches_of).unwrap_or_default();
                 self.reads.push_back(Reading { batches, at, after: None, reply });
             }
+            Request::Observe { reply } => {
+                let observers = self.dataflows.values().flat_map(|dataflow| &dataflow.observers);
+                let _ = reply.send(observers.map(|(name, observer)| (name.clone(), observer())).collect());
+            }
             Request::Stop => {}
         }
     }
@@ -444,6 +467,7 @@ impl Local {
             inputs: Vec::new(),
             exports: Vec::new(),
             feeds: Vec::new(),
+            observers: Vec::new(),
         };
         let (index, peers) = (worker.index(), worker.peers());
         worker.dataflow_named::<Time, _, _>(name, |scope| {

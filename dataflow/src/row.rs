@@ -87,12 +87,6 @@ impl PartialEq<Row> for [u8] {
         self == &other.0[..]
     }
 }
-impl std::borrow::Borrow<[u8]> for Row {
-    #[inline]
-    fn borrow(&self) -> &[u8] {
-        &self.0
-    }
-}
 impl Hash for Row {
     /// One word: rows are routed and found by [`hash_bytes`], whatever the hasher.
     #[inline]

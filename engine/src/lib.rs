@@ -1,1 +1,36 @@
-//! Catalog, statements, ticks, sources, sinks and the clock.
+//! The engine: catalog, statements, ticks, sources, sinks and the clock.
+//!
+//! | file | what |
+//! |---|---|
+//! | `script.rs` | [`Engine`]: runs the statements of a script in order |
+//! | `options.rs` | [`Options`]: how a job is run |
+//! | `catalog.rs` | tables, views and what is known about them |
+//! | `create.rs` | CREATE: from a statement to a catalog entry |
+//! | `install.rs` | pending definitions become one dataflow on every worker |
+//! | `ticks.rs` | sources start, their records become ticks; back-pressure |
+//! | `clock.rs` | what NOW() sees |
+//! | `query.rs` | SELECT at the newest complete tick, EXPLAIN |
+//! | `write.rs` | one-shot INSERT, UPDATE, DELETE, TRUNCATE, COPY |
+//! | `show.rs` | SHOW, DESCRIBE |
+//! | `snapshot.rs` | tables as the batch engine sees them |
+//! | `error.rs` | [`EngineError`]: what went wrong, where, and what would be right |
+
+mod catalog;
+mod clock;
+mod create;
+mod error;
+mod install;
+mod options;
+mod query;
+mod script;
+mod show;
+mod snapshot;
+mod ticks;
+mod write;
+
+pub use clock::parse_instant;
+pub use deltaworks_connectors::format::text::{OutputFormat, ResultSet, write_plain};
+pub use deltaworks_dataflow::{DataType, Datum};
+pub use error::EngineError;
+pub use options::{ClockMode, Evaluation, Options};
+pub use script::{Engine, Messages, Results, print_results, read_job};

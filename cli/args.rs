@@ -1,0 +1,183 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use deltaworks_engine::{ClockMode, EngineError, Options, OutputFormat};
+
+/// Keeps the answers of SQL queries exact while Kafka topics, change streams and files change underneath.
+#[derive(Parser)]
+#[command(name = "deltaworks", version, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Runs a job: a .sql file, or a folder with job.sql.
+    Run {
+        /// The job.
+        job: PathBuf,
+        #[command(flatten)]
+        options: RunArguments,
+    },
+    /// Prints the plan of every continuous statement of a job.
+    Explain {
+        /// The job.
+        job: PathBuf,
+        #[command(flatten)]
+        options: RunArguments,
+    },
+    /// Interactive SQL.
+    Shell {
+        #[command(flatten)]
+        options: RunArguments,
+    },
+    /// Writes topics down as a recording.
+    Record {
+        /// The brokers, host:port,..
+        #[arg(long)]
+        brokers: String,
+        /// A topic; repeat for several.
+        #[arg(long, required = true)]
+        topic: Vec<String>,
+        /// Where to.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct RunArguments {
+    /// Read every Kafka table from recorded topics in DIR/<topic>/ instead of a broker.
+    #[arg(long, value_name = "DIR")]
+    replay: Option<PathBuf>,
+    /// How fast a replay goes: max, 1x, 10x, ..
+    #[arg(long, value_name = "SPEED", default_value = "max")]
+    replay_speed: String,
+    /// Records that a replay puts into a tick.
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..))]
+    tick_records: u32,
+    /// Write down what the job consumes, with its ticks.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// What NOW() and CURRENT_DATE see: system, replay, or a time such as '2026-06-06 00:00:00'.
+    #[arg(long, value_name = "CLOCK")]
+    clock: Option<String>,
+    /// The session's time zone.
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    timezone: String,
+    /// Durable state; the same command resumes where it stopped.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// How often state is made durable.
+    #[arg(long, value_name = "DURATION")]
+    checkpoint_interval: Option<String>,
+    /// Worker threads; default: the cores.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+    /// Replaces ${NAME} in the SQL; repeat for several.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// The user volume.
+    #[arg(long, value_name = "DIR", default_value = "./volume")]
+    volume: PathBuf,
+    /// Where a replay writes Kafka sinks.
+    #[arg(long, value_name = "DIR", default_value = "./out")]
+    out: PathBuf,
+    /// How result sets print.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// The machines of a job on several machines.
+    #[arg(long, value_name = "FILE")]
+    hosts: Option<PathBuf>,
+    /// This machine's number.
+    #[arg(long, value_name = "I")]
+    process: Option<usize>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Table,
+    Csv,
+    Json,
+}
+
+impl RunArguments {
+    /// What the arguments ask for.
+    pub(crate) fn options(&self) -> Result<Options, EngineError> {
+        self.refuse_unsupported()?;
+        let mut options = Options {
+            replay: self.replay.clone(),
+            replay_speed: speed(&self.replay_speed)?,
+            tick_records: self.tick_records as usize,
+            clock: self.clock.as_deref().map(clock).transpose()?,
+            timezone: self.timezone.clone(),
+            volume: self.volume.clone(),
+            out: self.out.clone(),
+            ..Options::default()
+        };
+        if let Some(workers) = self.workers {
+            options.workers = usize::from(workers);
+        }
+        for set in &self.set {
+            let (name, value) = set.split_once('=').ok_or_else(|| {
+                EngineError::new(format!("--set takes NAME=VALUE, not \"{set}\""), "write --set NAME=VALUE")
+            })?;
+            options.set.insert(name.to_string(), value.to_string());
+        }
+        if let Some(dir) = self.replay.as_ref().filter(|dir| !dir.is_dir()) {
+            return Err(EngineError::new(
+                format!("there is no folder \"{}\" to replay", dir.display()),
+                "name the folder that holds one folder per topic",
+            ));
+        }
+        Ok(options)
+    }
+    /// How result sets print.
+    pub(crate) fn format(&self) -> OutputFormat {
+        match self.format {
+            Format::Table => OutputFormat::Table,
+            Format::Csv => OutputFormat::Csv,
+            Format::Json => OutputFormat::Json,
+        }
+    }
+    fn refuse_unsupported(&self) -> Result<(), EngineError> {
+        let asked = [
+            ("--record", self.record.is_some()),
+            ("--state", self.state.is_some()),
+            ("--checkpoint-interval", self.checkpoint_interval.is_some()),
+            ("--hosts", self.hosts.is_some()),
+            ("--process", self.process.is_some()),
+        ];
+        match asked.iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(EngineError::new(format!("{name} is not supported yet"), "leave it out")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// None is as fast as possible.
+fn speed(text: &str) -> Result<Option<f64>, EngineError> {
+    if text == "max" {
+        return Ok(None);
+    }
+    let factor = text.strip_suffix('x').and_then(|factor| factor.parse::<f64>().ok()).filter(|f| f.is_finite() && *f > 0.0);
+    factor.map(Some).ok_or_else(|| {
+        EngineError::new(format!("--replay-speed cannot be \"{text}\""), "it is max, or a factor such as 1x or 10x")
+    })
+}
+fn clock(text: &str) -> Result<ClockMode, EngineError> {
+    match text {
+        "system" => return Ok(ClockMode::System),
+        "replay" => return Ok(ClockMode::Replay),
+        _ => {}
+    }
+    deltaworks_engine::parse_instant(text).map(ClockMode::Fixed).ok_or_else(|| {
+        EngineError::new(
+            format!("--clock cannot be \"{text}\""),
+            "it is system, replay, or a time such as '2026-06-06 00:00:00' (UTC)",
+        )
+    })
+}

@@ -1,0 +1,40 @@
+//! Sources, sinks and formats: where rows enter and leave.
+//!
+//! | file | what |
+//! |---|---|
+//! | `record.rs` | [`Records`]: a batch of raw records in one allocation, as sources read them |
+//! | `source.rs` | [`RecordSource`]: what every source promises |
+//! | `recorded.rs` | [`Replay`]: recorded topics, merged in the order of their timestamps; [`TickLog`] |
+//! | `file.rs` | [`FileSource`]: files, folders and patterns, as JSON lines, CSV or Parquet |
+//! | `decode.rs` | [`TableFormat`] and [`Decoder`]: from records to commands on a table, and [`DeadLetter`]s |
+//! | `format/` | one file per format: JSON, Debezium, CSV, raw, packed; the text that rows become |
+//! | `bitmap.rs` | the canonical bytes of a BITMAP |
+//! | `sink.rs` | [`ChangeSink`]: changelogs to files and to the standard output |
+//! | `options.rs` | [`Options`]: what stands behind WITH, checked and masked |
+//! | `error.rs` | [`Error`]: what is broken outside the data |
+//!
+//! A record goes from bytes straight into a packed row: what is wrong with it is known field by field, and a bad record
+//! never takes its neighbours with it. What cannot be decoded becomes a [`DeadLetter`], never an [`Error`].
+
+pub mod bitmap;
+pub mod decode;
+pub mod error;
+pub mod file;
+pub mod format;
+mod lines;
+pub mod options;
+pub mod record;
+pub mod recorded;
+pub mod sink;
+pub mod source;
+
+pub use decode::{DeadLetter, Decoded, Decoder, Metadata, MetadataColumn, TableFormat, TopicFilter};
+pub use error::{Error, Result};
+pub use file::FileSource;
+pub use format::Format;
+pub use format::text::{JsonRows, OutputFormat, ResultSet, ResultWriter, write_json_row, write_json_value};
+pub use options::Options;
+pub use record::{NO_TIMESTAMP, Record, Records};
+pub use recorded::{RecordedTick, Replay, TickLog};
+pub use sink::{ChangeSink, SinkSpec};
+pub use source::{PartitionProgress, ReadState, RecordSource};

@@ -1,0 +1,243 @@
+//! The catalog: tables, views and what is known about them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use deltaworks_connectors::decode::MetadataColumn;
+use deltaworks_connectors::options::Options as ConnectorOptions;
+use deltaworks_dataflow::Schema;
+use deltaworks_operators::merge::MergeSpec;
+use deltaworks_sql::arrangement::{ArrangementKey, required};
+use deltaworks_sql::expr::ScalarExpr;
+use deltaworks_sql::lower::{TableFacts, TableInfo};
+use deltaworks_sql::parser::Name;
+use deltaworks_sql::plan::{Node, Plan};
+use deltaworks_sql::render::Kept;
+use sqlparser::ast;
+
+use crate::snapshot::SnapshotTable;
+
+/// The schema of names without one.
+pub(crate) const DEFAULT_SCHEMA: &str = "public";
+
+/// A table.
+#[derive(Debug, Clone)]
+pub(crate) struct Table {
+    pub(crate) schema: Schema,
+    /// The key columns, in key order.
+    pub(crate) key: Vec<usize>,
+    pub(crate) merge: Option<MergeSpec>,
+    /// The columns that a source or statement delivers, as places among all columns.
+    pub(crate) delivered: Vec<usize>,
+    pub(crate) metadata: Vec<MetadataColumn>,
+    /// Every column over the delivered ones, where some are computed.
+    pub(crate) computed: Option<Vec<ScalarExpr>>,
+    /// Defaults of delivered columns, by place among all columns.
+    pub(crate) defaults: BTreeMap<usize, ast::Expr>,
+    /// The connector's options; None for a table that statements feed.
+    pub(crate) connector: Option<ConnectorOptions>,
+    /// Whether INSERT INTO it is continuous.
+    pub(crate) continuous: bool,
+    pub(crate) append_only: bool,
+    /// Whether a source that fails to decode a record stops the job.
+    pub(crate) errors_fail: bool,
+    pub(crate) input: u32,
+    pub(crate) errors_input: u32,
+}
+
+impl Table {
+    /// The schema of the rows that sources and statements deliver.
+    pub(crate) fn delivered_schema(&self) -> Schema {
+        Schema::new(self.delivered.iter().map(|c| self.schema.columns[*c].clone()).collect())
+    }
+}
+
+/// A dynamic table.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) schema: Schema,
+    pub(crate) plan: Plan,
+    /// A set of columns that is unique; empty where none is known.
+    pub(crate) key: Vec<usize>,
+    pub(crate) stamp: Option<usize>,
+    pub(crate) append_only: bool,
+    /// The query as the batch engine plans it, for tests that evaluate it so.
+    pub(crate) logical: Arc<datafusion::logical_expr::LogicalPlan>,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone)]
+pub(crate) enum Kind {
+    Table(Box<Table>),
+    Dynamic(Box<View>),
+    /// A view that is inlined where it is used: its columns, and the tables it reads.
+    Inlined(Schema, BTreeSet<String>),
+    /// The dead letters of a table.
+    Errors(Schema),
+}
+
+/// A named entry.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) kind: Kind,
+    /// The statement that made it, secrets masked.
+    pub(crate) statement: String,
+    /// The batch engine's handle.
+    pub(crate) snapshot: Option<Arc<SnapshotTable>>,
+    /// The dataflow that computes it; None while it is pending.
+    pub(crate) dataflow: Option<String>,
+    /// Under which trace it is kept, and how; None where nothing reads it later.
+    pub(crate) kept: Option<(String, Kept)>,
+}
+
+impl Entry {
+    pub(crate) fn schema(&self) -> Option<&Schema> {
+        match &self.kind {
+            Kind::Table(table) => Some(&table.schema),
+            Kind::Dynamic(view) => Some(&view.schema),
+            Kind::Errors(schema) => Some(schema),
+            Kind::Inlined(schema, _) => Some(schema),
+        }
+    }
+    pub(crate) fn table(&self) -> Option<&Table> {
+        match &self.kind {
+            Kind::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+    /// How its rows are kept for reading: by its key where it has one, else by the whole row.
+    pub(crate) fn keeping(&self) -> Kept {
+        let (key, arity) = match &self.kind {
+            Kind::Table(table) => (table.key.clone(), table.schema.len()),
+            Kind::Dynamic(view) => (view.key.clone(), view.schema.len()),
+            Kind::Errors(schema) => (Vec::new(), schema.len()),
+            Kind::Inlined(..) => (Vec::new(), 0),
+        };
+        Kept { key: if key.is_empty() { (0..arity).collect() } else { key }, arity }
+    }
+    /// What kind of thing it is, in words.
+    pub(crate) fn noun(&self) -> &'static str {
+        match &self.kind {
+            Kind::Table(_) => "table",
+            Kind::Dynamic(_) => "dynamic table",
+            Kind::Inlined(..) => "view",
+            Kind::Errors(_) => "dead-letter table",
+        }
+    }
+}
+
+/// A continuous INSERT.
+#[derive(Debug, Clone)]
+pub(crate) struct Insert {
+    pub(crate) target: String,
+    pub(crate) plan: Plan,
+    pub(crate) stamp: Option<usize>,
+    pub(crate) statement: u32,
+    pub(crate) dataflow: Option<String>,
+}
+
+/// All entries by qualified name.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    pub(crate) schemas: BTreeSet<String>,
+    pub(crate) current: String,
+    pub(crate) entries: BTreeMap<String, Entry>,
+    pub(crate) inserts: Vec<Insert>,
+}
+
+impl Catalog {
+    pub(crate) fn new() -> Self {
+        Catalog {
+            schemas: BTreeSet::from([DEFAULT_SCHEMA.to_string()]),
+            current: DEFAULT_SCHEMA.to_string(),
+            ..Catalog::default()
+        }
+    }
+    /// The qualified name: without a schema, the current one.
+    pub(crate) fn qualify(&self, name: &Name) -> String {
+        match name.schema() {
+            Some(schema) => format!("{schema}.{}", name.object()),
+            None => format!("{}.{}", self.current, name.object()),
+        }
+    }
+    /// The qualified form of a written name.
+    fn qualify_text(&self, name: &str) -> String {
+        if name.contains('.') { name.to_string() } else { format!("{}.{name}", self.current) }
+    }
+    pub(crate) fn get(&self, qualified: &str) -> Option<&Entry> {
+        self.entries.get(qualified)
+    }
+    /// The tables and dynamic tables that a plan reads.
+    pub(crate) fn reads(plan: &Plan, into: &mut BTreeSet<String>) {
+        if let Node::Get { table, .. } = &plan.node {
+            into.insert(table.clone());
+        }
+        plan.inputs().into_iter().for_each(|input| Catalog::reads(input, into));
+    }
+    /// What `name` is computed from directly: the reads of its query, and for a table those of the inserts into it.
+    pub(crate) fn upstream(&self, name: &str) -> BTreeSet<String> {
+        let mut reads = BTreeSet::new();
+        match self.entries.get(name).map(|entry| &entry.kind) {
+            Some(Kind::Dynamic(view)) => Catalog::reads(&view.plan, &mut reads),
+            Some(Kind::Inlined(_, tables)) => reads.extend(tables.iter().cloned()),
+            Some(Kind::Errors(_)) => {
+                reads.extend(name.strip_suffix("$errors").map(str::to_string));
+            }
+            _ => {}
+        }
+        for insert in self.inserts.iter().filter(|insert| insert.target == name) {
+            Catalog::reads(&insert.plan, &mut reads);
+        }
+        reads
+    }
+    /// Everything that the names are computed from, themselves included.
+    pub(crate) fn closure(&self, names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        let mut open: Vec<String> = names.into_iter().collect();
+        while let Some(name) = open.pop() {
+            if all.insert(name.clone()) {
+                open.extend(self.upstream(&name));
+            }
+        }
+        all
+    }
+    /// The other continuous statements that probe an index, by what they define or write.
+    pub(crate) fn sharers(&self, key: &ArrangementKey) -> Vec<String> {
+        let views = self.entries.iter().filter_map(|(name, entry)| match &entry.kind {
+            Kind::Dynamic(view) => Some((name, &view.plan)),
+            _ => None,
+        });
+        let inserts = self.inserts.iter().map(|insert| (&insert.target, &insert.plan));
+        let probes = |plan: &Plan| required(plan, self).iter().any(|arrangement| arrangement.key == *key);
+        views.chain(inserts).filter(|(_, plan)| probes(plan)).map(|(name, _)| name.clone()).collect()
+    }
+    /// The entries and sinks whose definition reads `name` directly.
+    pub(crate) fn dependents(&self, name: &str) -> Vec<String> {
+        let errors = format!("{name}$errors");
+        let reads = |other: &String| *other != errors && other != name && self.upstream(other).contains(name);
+        self.entries.keys().filter(|other| reads(other)).cloned().collect()
+    }
+}
+
+impl TableInfo for Catalog {
+    fn table(&self, name: &str) -> Option<TableFacts> {
+        let name = self.qualify_text(name);
+        let entry = self.entries.get(&name)?;
+        let (schema, primary_key, append_only, bounded) = match &entry.kind {
+            Kind::Table(table) => (&table.schema, table.key.clone(), table.append_only, !table.key.is_empty()),
+            Kind::Dynamic(view) => (&view.schema, view.key.clone(), view.append_only, false),
+            Kind::Errors(schema) => (schema, Vec::new(), true, false),
+            Kind::Inlined(..) => return None,
+        };
+        Some(TableFacts {
+            name,
+            schema: schema.clone(),
+            arranged: entry.kept.is_some() && !primary_key.is_empty(),
+            primary_key,
+            append_only,
+            retained: true,
+            bounded,
+            row_estimate: None,
+        })
+    }
+}

@@ -1,0 +1,268 @@
+//! CREATE: from a statement to a catalog entry.
+
+use std::collections::BTreeMap;
+
+use deltaworks_connectors::decode::{Metadata, MetadataColumn};
+use deltaworks_connectors::options::Options as ConnectorOptions;
+use deltaworks_dataflow::{Column, DataType, Schema};
+use deltaworks_operators::merge::{AggregatedColumn, ColumnAggregate, DeleteBehavior, Engine as MergeEngine, MergeSpec};
+use deltaworks_sql::expr::ScalarExpr;
+use deltaworks_sql::parser::{ColumnKind, CreateTable};
+use deltaworks_sql::session::Session;
+use sqlparser::ast;
+
+use crate::catalog::Table;
+use crate::error::EngineError;
+
+type Result<T> = std::result::Result<T, EngineError>;
+
+const MERGE_ENGINE: &str = "table.merge-engine";
+
+/// The table that a CREATE TABLE describes.
+pub(crate) fn table(session: &Session, create: &CreateTable, next_input: &mut u32) -> Result<Table> {
+    let columns = Columns::new(session, create)?;
+    let options = ConnectorOptions::new(create.options.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+    let has_connector = options.connector().is_some();
+    options.check()?;
+    let key = key(create, &columns.schema)?;
+    let merge = merge(&options, &key, &columns.schema)?;
+    let insert_only = |merge: &MergeSpec| merge.engine == MergeEngine::FirstRow && merge.delete != DeleteBehavior::Allow;
+    let changes = options.get("format").is_some_and(|format| format.starts_with("debezium"));
+    let append_only = match &merge {
+        Some(merge) => insert_only(merge),
+        None => has_connector && !changes,
+    };
+    refuse_unsupported(&options)?;
+    let input = *next_input;
+    *next_input += 2;
+    Ok(Table {
+        computed: columns.computed(session)?,
+        schema: columns.schema,
+        key,
+        delivered: columns.delivered,
+        metadata: columns.metadata,
+        defaults: columns.defaults,
+        continuous: has_connector || options.get(MERGE_ENGINE).is_some(),
+        append_only,
+        errors_fail: options.get("errors") == Some("fail"),
+        connector: has_connector.then_some(options),
+        merge,
+        input,
+        errors_input: input + 1,
+    })
+}
+
+/// Options that change what a table holds and that nothing here obeys yet must not be passed over.
+fn refuse_unsupported(options: &ConnectorOptions) -> Result<()> {
+    for name in ["table.retention", "table.retain"] {
+        if options.get(name).is_some_and(|value| value != "all") {
+            return Err(EngineError::new(
+                format!("option \"{name}\" is not supported yet"),
+                "leave it out: the table then keeps every row",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The columns of a CREATE TABLE, sorted by where their values come from.
+struct Columns {
+    schema: Schema,
+    /// Places of physical and metadata columns.
+    delivered: Vec<usize>,
+    metadata: Vec<MetadataColumn>,
+    defaults: BTreeMap<usize, ast::Expr>,
+    expressions: BTreeMap<usize, ast::Expr>,
+}
+
+impl Columns {
+    fn new(session: &Session, create: &CreateTable) -> Result<Self> {
+        let mut columns = Columns {
+            schema: Schema::default(),
+            delivered: Vec::new(),
+            metadata: Vec::new(),
+            defaults: BTreeMap::new(),
+            expressions: BTreeMap::new(),
+        };
+        // A computed column's type follows from the others, so those come first.
+        for (place, column) in create.schema.columns.iter().enumerate() {
+            if create.schema.columns[..place].iter().any(|other| other.name == column.name) {
+                return Err(EngineError::new(
+                    format!("column \"{}\" is there twice", column.name),
+                    "give each column a name of its own",
+                )
+                .in_column(column.position.line, column.position.column));
+            }
+            let data_type = match &column.data_type {
+                Some(data_type) => session
+                    .sql_type(data_type)
+                    .map_err(|e| EngineError::from(e).in_column(column.position.line, column.position.column))?,
+                None => DataType::String,
+            };
+            let key = create.schema.primary_key.contains(&column.name);
+            let nullable = !column.not_null && !key;
+            columns.schema.columns.push(Column { name: column.name.clone(), data_type, nullable });
+            match &column.kind {
+                ColumnKind::Computed(expression) => {
+                    columns.expressions.insert(place, expression.clone());
+                }
+                ColumnKind::Metadata { key, .. } => {
+                    let name = key.as_deref().unwrap_or(&column.name);
+                    let metadata = Metadata::from_name(name).ok_or_else(|| {
+                        EngineError::new(
+                            format!("there is no metadata \"{name}\""),
+                            "known are topic, partition, offset, timestamp, headers and key",
+                        )
+                        .in_column(column.position.line, column.position.column)
+                    })?;
+                    columns.metadata.push(MetadataColumn { column: columns.delivered.len(), metadata });
+                    columns.delivered.push(place);
+                }
+                ColumnKind::Physical { default } => {
+                    if let Some(default) = default {
+                        columns.defaults.insert(place, default.clone());
+                    }
+                    columns.delivered.push(place);
+                }
+            }
+        }
+        columns.type_computed(session)?;
+        Ok(columns)
+    }
+    /// Computed columns read the delivered ones.
+    fn delivered_schema(&self) -> Schema {
+        Schema::new(self.delivered.iter().map(|place| self.schema.columns[*place].clone()).collect())
+    }
+    fn type_computed(&mut self, session: &Session) -> Result<()> {
+        let delivered = self.delivered_schema();
+        for (place, expression) in &self.expressions {
+            let column = &mut self.schema.columns[*place];
+            column.data_type = session.expression(expression, &delivered)?.data_type();
+            column.nullable = true;
+        }
+        Ok(())
+    }
+    /// Every column over the delivered ones; None where none is computed.
+    fn computed(&self, session: &Session) -> Result<Option<Vec<ScalarExpr>>> {
+        if self.expressions.is_empty() {
+            return Ok(None);
+        }
+        let delivered = self.delivered_schema();
+        let column = |place: usize| match self.expressions.get(&place) {
+            Some(expression) => Ok(session.expression(expression, &delivered)?),
+            None => {
+                let index = self.delivered.iter().position(|d| *d == place).unwrap_or(0);
+                Ok(ScalarExpr::column(index, self.schema.columns[place].data_type.clone()))
+            }
+        };
+        (0..self.schema.len()).map(column).collect::<Result<Vec<_>>>().map(Some)
+    }
+}
+
+fn key(create: &CreateTable, schema: &Schema) -> Result<Vec<usize>> {
+    let place = |name: &String| {
+        schema.index_of(name).ok_or_else(|| {
+            EngineError::new(format!("the PRIMARY KEY names \"{name}\", which is no column"), columns_help(schema))
+        })
+    };
+    create.schema.primary_key.iter().map(place).collect()
+}
+/// The columns that there are, for a help line.
+pub(crate) fn columns_help(schema: &Schema) -> String {
+    let names: Vec<&str> = schema.columns.iter().map(|column| column.name.as_str()).collect();
+    format!("the columns are {}", names.join(", "))
+}
+
+/// How commands fold, from the table's options.
+fn merge(options: &ConnectorOptions, key: &[usize], schema: &Schema) -> Result<Option<MergeSpec>> {
+    let name = options.get(MERGE_ENGINE);
+    if key.is_empty() {
+        return match name {
+            None => Ok(None),
+            Some(name) => Err(EngineError::new(
+                format!("merge engine \"{name}\" needs a key"),
+                "declare PRIMARY KEY (..) NOT ENFORCED",
+            )),
+        };
+    }
+    let column_option = |option: &str| match options.get(option) {
+        None => Ok(None),
+        Some(column) => schema.index_of(column).map(Some).ok_or_else(|| {
+            EngineError::new(format!("option \"{option}\" names \"{column}\", which is no column"), columns_help(schema))
+        }),
+    };
+    let engine = match name.unwrap_or("last_row") {
+        "last_row" | "deduplicate" => MergeEngine::LastRow,
+        "first_row" => match column_option("table.merge-engine.first_row.order-column")? {
+            Some(column) => MergeEngine::FirstRowBy { order: column },
+            None => MergeEngine::FirstRow,
+        },
+        "versioned" => match column_option("table.merge-engine.versioned.ver-column")? {
+            Some(column) => MergeEngine::Versioned { version: column },
+            None => {
+                return Err(EngineError::new(
+                    "merge engine \"versioned\" needs a version column",
+                    "set 'table.merge-engine.versioned.ver-column' = '<column>'",
+                ));
+            }
+        },
+        "partial_update" => MergeEngine::PartialUpdate,
+        "aggregation" => MergeEngine::Aggregation(aggregated(options, key, schema)?),
+        other => {
+            return Err(EngineError::new(
+                format!("there is no merge engine \"{other}\""),
+                "known are last_row, first_row, versioned, partial_update and aggregation",
+            ));
+        }
+    };
+    let delete = match options.get("table.delete.behavior") {
+        None => engine.default_delete(),
+        Some("allow") => DeleteBehavior::Allow,
+        Some("ignore") => DeleteBehavior::Ignore,
+        Some("disable") => DeleteBehavior::Disable,
+        Some(other) => {
+            return Err(EngineError::new(
+                format!("option \"table.delete.behavior\" cannot be \"{other}\""),
+                "it is allow, ignore or disable",
+            ));
+        }
+    };
+    Ok(Some(MergeSpec::new(key.to_vec(), engine, delete)))
+}
+
+/// The columns of an aggregation table, by their 'fields.<column>.agg'.
+fn aggregated(options: &ConnectorOptions, key: &[usize], schema: &Schema) -> Result<Vec<AggregatedColumn>> {
+    let mut columns = Vec::new();
+    for (place, column) in schema.columns.iter().enumerate() {
+        let aggregate = if key.contains(&place) {
+            ColumnAggregate::Key
+        } else {
+            let option = format!("fields.{}.agg", column.name);
+            column_aggregate(options.get(&option).unwrap_or("last_value")).ok_or_else(|| {
+                EngineError::new(
+                    format!("option \"{option}\": there is no aggregate \"{}\"", options.get(&option).unwrap_or_default()),
+                    "known are sum, count, avg, min, max, last_value, last_non_null_value, first_value, \
+                     first_non_null_value, bool_and and bool_or",
+                )
+            })?
+        };
+        columns.push(AggregatedColumn { aggregate, data_type: column.data_type.clone() });
+    }
+    Ok(columns)
+}
+fn column_aggregate(name: &str) -> Option<ColumnAggregate> {
+    Some(match name {
+        "sum" => ColumnAggregate::Sum,
+        "count" => ColumnAggregate::Count,
+        "avg" => ColumnAggregate::Avg,
+        "min" => ColumnAggregate::Min,
+        "max" => ColumnAggregate::Max,
+        "last" | "last_value" => ColumnAggregate::Last,
+        "last_non_null_value" => ColumnAggregate::LastNonNull,
+        "first" | "first_value" => ColumnAggregate::First,
+        "first_non_null_value" => ColumnAggregate::FirstNonNull,
+        "bool_and" => ColumnAggregate::BoolAnd,
+        "bool_or" => ColumnAggregate::BoolOr,
+        _ => return None,
+    })
+}

@@ -1,0 +1,281 @@
+//! Installation: pending definitions become one dataflow on every worker.
+//!
+//! Definitions wait until something needs them: a statement that reads or writes one of them, or the end of the script. They are
+//! then built together, so that a table's rows flow into the views above it without being arranged in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use deltaworks_connectors::sink::ChangeSink;
+use deltaworks_dataflow::changelog::Changelog;
+use deltaworks_dataflow::host::{Build, Host};
+use deltaworks_dataflow::{Diff, Row, Time};
+use deltaworks_sql::plan::Plan;
+use deltaworks_sql::render::{InsertTarget, Kept, Renderer, TableSpec};
+
+use crate::catalog::{Catalog, Insert, Kind, Table};
+use crate::error::EngineError;
+
+/// The resolution of NOW() in views, microseconds.
+const CLOCK_RESOLUTION: i64 = 1_000_000;
+
+/// A sink that is open, and what it has reported.
+pub(crate) struct OpenSink {
+    pub(crate) table: String,
+    pub(crate) writer: Box<dyn ChangeSink>,
+    changelog: Changelog,
+    /// Rows that shared the sink's key with another and were left out.
+    pub(crate) conflicts: u64,
+    pub(crate) entries: u64,
+    pub(crate) failure: Option<EngineError>,
+}
+/// Shared by the worker that writes and the coordinator that looks for failures.
+pub(crate) type SharedSink = Arc<Mutex<OpenSink>>;
+
+impl OpenSink {
+    pub(crate) fn new(table: &str, key: &[usize], writer: Box<dyn ChangeSink>) -> SharedSink {
+        Arc::new(Mutex::new(OpenSink {
+            table: table.to_string(),
+            writer,
+            changelog: Changelog::new(key.to_vec()),
+            conflicts: 0,
+            entries: 0,
+            failure: None,
+        }))
+    }
+    fn take(&mut self, tick: Time, updates: Vec<(Row, Diff)>) {
+        if self.failure.is_some() {
+            return;
+        }
+        let changes = self.changelog.changes(tick, updates);
+        self.conflicts += changes.conflicts;
+        self.entries += changes.entries.len() as u64;
+        if !changes.entries.is_empty()
+            && let Err(error) = self.writer.write(&changes)
+        {
+            self.failure = Some(error.into());
+        }
+    }
+}
+/// Locks a sink, also after a panic elsewhere.
+pub(crate) fn lock(sink: &SharedSink) -> std::sync::MutexGuard<'_, OpenSink> {
+    sink.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One thing to build, in an order in which nothing is read before it is built.
+enum Step {
+    Table { spec: TableSpec, inserts: Vec<(Plan, InsertTarget, Option<usize>)> },
+    View { name: String, plan: Plan, stamp: Option<usize> },
+    Sink { name: String, plan: Plan, stamp: Option<usize>, sink: SharedSink },
+    /// Inserts into a table of an earlier dataflow.
+    Feed { table: String, plan: Plan, target: InsertTarget, stamp: Option<usize> },
+}
+
+/// Everything a worker needs to build a dataflow.
+struct Installation {
+    imports: Vec<(String, String, Kept)>,
+    steps: Vec<Step>,
+    keeps: Vec<(String, String, Kept)>,
+    clock_input: u32,
+    timezone: chrono_tz::Tz,
+}
+
+impl Installation {
+    fn build(&self, build: &mut Build<'_, '_>) {
+        let mut renderer = Renderer::new(build, self.timezone, self.clock_input, CLOCK_RESOLUTION);
+        for (name, trace, kept) in &self.imports {
+            renderer.import(name, trace, kept);
+        }
+        for step in &self.steps {
+            match step {
+                Step::Table { spec, inserts } => {
+                    let mut streams = Vec::new();
+                    for (plan, target, stamp) in inserts {
+                        renderer.begin(&spec.name);
+                        streams.push(renderer.commands(plan, target, *stamp).expect("checked when it was planned"));
+                    }
+                    renderer.begin(&spec.name);
+                    renderer.table(spec, streams);
+                }
+                Step::View { name, plan, stamp } => {
+                    renderer.begin(name);
+                    renderer.view(name, plan, *stamp);
+                }
+                Step::Sink { name, plan, stamp, sink } => {
+                    renderer.begin(name);
+                    let sink = Arc::clone(sink);
+                    renderer.sink(plan, *stamp, "Sink", move |tick, updates| lock(&sink).take(tick, updates));
+                }
+                Step::Feed { table, plan, target, stamp } => {
+                    renderer.begin(table);
+                    let commands = renderer.commands(plan, target, *stamp).expect("checked when it was planned");
+                    renderer.build().feed(table, commands);
+                }
+            }
+        }
+        for (name, trace, kept) in &self.keeps {
+            renderer.keep(name, trace, kept);
+        }
+    }
+}
+
+/// What is to be installed together, and what must stay readable.
+pub(crate) struct Request<'a> {
+    /// Pending entries to install: whatever they read that is pending must be among them.
+    pub(crate) names: BTreeSet<String>,
+    /// Pending inserts to install, as places in `Catalog::inserts`.
+    pub(crate) inserts: Vec<usize>,
+    /// Whether an entry is read by a later statement.
+    pub(crate) read_later: &'a dyn Fn(&str) -> bool,
+    pub(crate) sinks: &'a BTreeMap<String, SharedSink>,
+    pub(crate) dataflow: String,
+    pub(crate) clock_input: u32,
+    pub(crate) timezone: chrono_tz::Tz,
+}
+
+/// Builds one dataflow of the requested entries and notes in the catalog where they are.
+///
+/// # Errors
+/// Views that read each other in a circle.
+pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>) -> Result<(), EngineError> {
+    let order = order(catalog, &request.names)?;
+    let mut steps = Vec::new();
+    let mut keeps = Vec::new();
+    for name in &order {
+        let Some(entry) = catalog.entries.get(name) else { continue };
+        match &entry.kind {
+            Kind::Table(table) if is_stored(table, name, request) => {
+                let own = request.inserts.iter().map(|i| &catalog.inserts[*i]).filter(|insert| insert.target == *name);
+                let inserts = own.map(|insert| (insert.plan.clone(), target(table, insert), insert.stamp)).collect();
+                steps.push(Step::Table { spec: spec(name, table), inserts });
+            }
+            Kind::Dynamic(view) => {
+                steps.push(Step::View { name: name.clone(), plan: view.plan.clone(), stamp: view.stamp });
+            }
+            _ => continue,
+        }
+        keep(catalog, name, request, &mut keeps);
+        keep(catalog, &format!("{name}$errors"), request, &mut keeps);
+    }
+    for insert in request.inserts.iter().map(|i| &catalog.inserts[*i]) {
+        let Some(table) = catalog.get(&insert.target).and_then(|entry| entry.table()) else { continue };
+        if let Some(sink) = request.sinks.get(&insert.target) {
+            let (name, plan) = (insert.target.clone(), insert.plan.clone());
+            steps.push(Step::Sink { name, plan, stamp: insert.stamp, sink: Arc::clone(sink) });
+        } else if !order.contains(&insert.target) {
+            steps.push(Step::Feed {
+                table: insert.target.clone(),
+                plan: insert.plan.clone(),
+                target: target(table, insert),
+                stamp: insert.stamp,
+            });
+        }
+    }
+    let imports = imports(catalog, &steps, &order);
+    let installation = Installation {
+        imports,
+        steps,
+        keeps: keeps.clone(),
+        clock_input: request.clock_input,
+        timezone: request.timezone,
+    };
+    host.install(&request.dataflow, Arc::new(move |build: &mut Build<'_, '_>| installation.build(build)));
+    for name in &order {
+        if let Some(entry) = catalog.entries.get_mut(name) {
+            entry.dataflow = Some(request.dataflow.clone());
+        }
+    }
+    for (name, trace, kept) in keeps {
+        if let Some(entry) = catalog.entries.get_mut(&name) {
+            (entry.dataflow, entry.kept) = (Some(request.dataflow.clone()), Some((trace, kept)));
+        }
+    }
+    for index in &request.inserts {
+        catalog.inserts[*index].dataflow = Some(request.dataflow.clone());
+    }
+    Ok(())
+}
+
+/// A table that is only a sink stores nothing.
+fn is_stored(table: &Table, name: &str, request: &Request<'_>) -> bool {
+    table.connector.is_none() || !request.sinks.contains_key(name)
+}
+fn spec(name: &str, table: &Table) -> TableSpec {
+    TableSpec {
+        name: name.to_string(),
+        schema: table.schema.clone(),
+        merge: table.merge.clone(),
+        computed: table.computed.clone(),
+        input: table.input,
+        errors_input: table.errors_input,
+    }
+}
+fn target(table: &Table, insert: &Insert) -> InsertTarget {
+    use deltaworks_operators::merge::Engine;
+    let retract = matches!(table.merge.as_ref().map(|merge| &merge.engine), Some(Engine::Aggregation(_)));
+    InsertTarget { key: table.key.clone(), retract, statement: insert.statement }
+}
+fn keep(catalog: &Catalog, name: &str, request: &Request<'_>, keeps: &mut Vec<(String, String, Kept)>) {
+    if let Some(entry) = catalog.get(name)
+        && (request.read_later)(name)
+    {
+        keeps.push((name.to_string(), format!("{name}/{}", request.dataflow), entry.keeping()));
+    }
+}
+/// What the steps read from earlier dataflows.
+fn imports(catalog: &Catalog, steps: &[Step], order: &[String]) -> Vec<(String, String, Kept)> {
+    let mut reads = BTreeSet::new();
+    for step in steps {
+        match step {
+            Step::Table { inserts, .. } => inserts.iter().for_each(|(plan, _, _)| Catalog::reads(plan, &mut reads)),
+            Step::View { plan, .. } | Step::Sink { plan, .. } | Step::Feed { plan, .. } => {
+                Catalog::reads(plan, &mut reads);
+            }
+        }
+    }
+    let own = |name: &String| order.contains(name) || name.strip_suffix("$errors").is_some_and(|t| order.iter().any(|o| o == t));
+    reads
+        .into_iter()
+        .filter(|name| !own(name))
+        .filter_map(|name| {
+            let (trace, kept) = catalog.get(&name)?.kept.clone()?;
+            Some((name, trace, kept))
+        })
+        .collect()
+}
+
+/// The names in an order in which each comes after what it reads.
+fn order(catalog: &Catalog, names: &BTreeSet<String>) -> Result<Vec<String>, EngineError> {
+    let mut ordered = Vec::new();
+    let mut open = Vec::new();
+    for name in names {
+        visit(catalog, name, names, &mut open, &mut ordered)?;
+    }
+    Ok(ordered)
+}
+fn visit(
+    catalog: &Catalog,
+    name: &str,
+    names: &BTreeSet<String>,
+    open: &mut Vec<String>,
+    ordered: &mut Vec<String>,
+) -> Result<(), EngineError> {
+    if ordered.iter().any(|other| other == name) || !names.contains(name) {
+        return Ok(());
+    }
+    if let Some(at) = open.iter().position(|other| other == name) {
+        let circle: Vec<&str> = open[at..].iter().map(String::as_str).chain([name]).collect();
+        return Err(EngineError::new(
+            format!("these feed each other in a circle: {}", circle.join(" -> ")),
+            "take one INSERT out of the circle",
+        ));
+    }
+    open.push(name.to_string());
+    for read in catalog.upstream(name) {
+        let read = read.strip_suffix("$errors").unwrap_or(&read);
+        visit(catalog, read, names, open, ordered)?;
+    }
+    open.pop();
+    ordered.push(name.to_string());
+    Ok(())
+}

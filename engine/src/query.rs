@@ -1,0 +1,265 @@
+//! Queries: SELECT at the newest complete tick, through the batch engine; EXPLAIN.
+
+use std::collections::BTreeSet;
+
+use datafusion::logical_expr::LogicalPlan;
+use deltaworks_connectors::format::text::ResultSet;
+use deltaworks_dataflow::batch::{from_record_batch, to_record_batch};
+use deltaworks_dataflow::row::project;
+use deltaworks_dataflow::{Column, DataType, Datum, Row, Schema};
+use deltaworks_sql::arrangement::ArrangementKey;
+use deltaworks_sql::explain::{Context, ExplainRow, Target, explain_statement};
+use deltaworks_sql::expr::{Function, ScalarExpr};
+use deltaworks_sql::lower::{PlanSettings, lower_query};
+use deltaworks_sql::parser::{Body, Name, Spanned, Statement, rewrite, table_names};
+use deltaworks_sql::plan::{Node, Plan};
+use deltaworks_sql::session::ClockReading;
+
+use crate::catalog::{Catalog, Entry, Kind};
+use crate::error::EngineError;
+use crate::options::Evaluation;
+use crate::script::Engine;
+
+type Result<T> = std::result::Result<T, EngineError>;
+
+/// A query that is kept up to date: its plan, and where a write stamp stands in its rows.
+pub(crate) struct Continuous {
+    pub(crate) plan: Plan,
+    pub(crate) logical: LogicalPlan,
+    pub(crate) stamp: Option<usize>,
+}
+
+impl Engine {
+    /// Runs a query and returns its rows at the newest complete tick.
+    pub(crate) fn query(&mut self, body: &Body) -> Result<ResultSet> {
+        let mut query = body.query.clone();
+        rewrite(&mut *query)?;
+        let names = table_names(&Statement::Query(body.clone()));
+        self.check_names(&names)?;
+        let plan = self.session.logical_plan(&query)?;
+        let mut result = self.run(plan, &names)?;
+        if query.order_by.is_none() {
+            result.rows.sort();
+        }
+        Ok(result)
+    }
+    /// Runs an analysed plan that reads the named tables.
+    pub(crate) fn run(&mut self, plan: LogicalPlan, names: &[Name]) -> Result<ResultSet> {
+        let reads = self.reads(names);
+        self.catch_up(&reads)?;
+        let mut filled = BTreeSet::new();
+        for name in &reads {
+            self.fill(name, &mut filled)?;
+        }
+        let schema = Schema::from_arrow(plan.schema().as_arrow()).map_err(|e| EngineError::new(e, "cast the column"))?;
+        let clock = ClockReading { now: self.clock.now() };
+        let batches = self.session.execute(plan, clock);
+        for name in &filled {
+            if let Some(snapshot) = self.catalog.get(name).and_then(|entry| entry.snapshot.as_ref()) {
+                snapshot.set(Vec::new());
+            }
+        }
+        let mut rows = Vec::new();
+        for batch in batches? {
+            rows.extend(from_record_batch(&schema, &batch)?);
+        }
+        Ok(ResultSet { schema, rows })
+    }
+    /// The tables and dynamic tables behind the names: views that are inlined give what they read.
+    pub(crate) fn reads(&self, names: &[Name]) -> BTreeSet<String> {
+        let mut reads = BTreeSet::new();
+        let mut open: Vec<String> = names.iter().map(|name| self.catalog.qualify(name)).collect();
+        while let Some(name) = open.pop() {
+            match self.catalog.get(&name).map(|entry| &entry.kind) {
+                Some(Kind::Inlined(_, tables)) => open.extend(tables.iter().cloned()),
+                Some(_) => {
+                    reads.insert(name);
+                }
+                None => {}
+            }
+        }
+        reads
+    }
+    /// An error for the first name that the catalog does not know.
+    pub(crate) fn check_names(&self, names: &[Name]) -> Result<()> {
+        for name in names {
+            let qualified = self.catalog.qualify(name);
+            if self.catalog.get(&qualified).is_none() {
+                let known: Vec<&str> = self.catalog.entries.keys().map(String::as_str).collect();
+                let known = known.iter().filter(|n| !n.ends_with("$errors")).map(|n| short(n)).collect::<Vec<_>>();
+                let help = if known.is_empty() {
+                    "create it first: there are no tables yet".to_string()
+                } else {
+                    format!("create it first; there are {}", known.join(", "))
+                };
+                return Err(EngineError::new(format!("table \"{}\" does not exist", name.object()), help));
+            }
+        }
+        Ok(())
+    }
+    /// Puts a table's rows at the newest complete tick before the batch engine.
+    fn fill(&mut self, name: &str, filled: &mut BTreeSet<String>) -> Result<()> {
+        if !filled.insert(name.to_string()) {
+            return Ok(());
+        }
+        let Some(entry) = self.catalog.get(name).cloned() else { return Ok(()) };
+        if let (Kind::Dynamic(view), Evaluation::Batch) = (&entry.kind, self.options.evaluation) {
+            let mut reads = BTreeSet::new();
+            Catalog::reads(&view.plan, &mut reads);
+            for read in &reads {
+                self.fill(read, filled)?;
+            }
+            let batches = self.session.execute((*view.logical).clone(), ClockReading { now: self.clock.now() })?;
+            let mut rows = Vec::new();
+            for batch in &batches {
+                rows.extend(from_record_batch(&view.schema, batch)?);
+            }
+            return set(&entry, &rows);
+        }
+        let rows = self.rows_of(name, &entry)?;
+        set(&entry, &rows)
+    }
+    /// The rows of a kept table at the newest complete tick, each as often as it is there.
+    pub(crate) fn rows_of(&mut self, name: &str, entry: &Entry) -> Result<Vec<Row>> {
+        let Some((trace, kept)) = entry.kept.clone() else {
+            return Err(EngineError::new(
+                format!("{} \"{}\" cannot be read", entry.noun(), short(name)),
+                "nothing keeps its rows: read the table or view that feeds it",
+            ));
+        };
+        let places = kept.places();
+        let identity = places.iter().enumerate().all(|(i, place)| i == *place);
+        let mut rows = Vec::new();
+        let tick = self.host.next_tick() - 1;
+        let mut bytes = Vec::new();
+        self.host.read(&trace, tick, |chunk| {
+            for (key, value, diff) in chunk {
+                let whole = [&key[..], &value[..]].concat();
+                bytes.clear();
+                if identity {
+                    bytes.extend_from_slice(&whole);
+                } else {
+                    project(&whole, &places, &mut bytes);
+                }
+                rows.extend((0..diff).map(|_| Row::from_bytes(&bytes)));
+            }
+        })?;
+        rows.sort();
+        Ok(rows)
+    }
+    /// Plans a query that is kept up to date.
+    pub(crate) fn continuous(&mut self, body: &Body) -> Result<Continuous> {
+        let mut query = body.query.clone();
+        rewrite(&mut *query)?;
+        let names = table_names(&Statement::Query(body.clone()));
+        self.check_names(&names)?;
+        let logical = self.session.logical_plan(&query)?;
+        let optimized = self.session.optimize_for_stream(logical.clone())?;
+        let settings = PlanSettings { join_strategy: self.join_strategy, hints: body.hints.clone() };
+        let lowered = lower_query(&optimized, &self.catalog, &settings)?;
+        for warning in &lowered.warnings {
+            self.say(&format!("warning: {warning}"));
+        }
+        let mut plan = lowered.plan;
+        let stamp = take_stamp(&mut plan)?;
+        Ok(Continuous { plan, logical, stamp })
+    }
+    /// The plan of a statement's query, as a result set.
+    pub(crate) fn explain(&mut self, statement: &Spanned<Statement>, analyze: bool) -> Result<ResultSet> {
+        if analyze {
+            return Err(EngineError::new("EXPLAIN ANALYZE is not supported yet", "use EXPLAIN"));
+        }
+        let body = match &statement.node {
+            Statement::Query(body) => body,
+            Statement::CreateDynamicTable(create) => &create.body,
+            Statement::CreateView(create) => &create.body,
+            Statement::Insert(insert) => &insert.body,
+            _ => {
+                return Err(EngineError::new("EXPLAIN takes a query", "write EXPLAIN SELECT .., or EXPLAIN INSERT INTO .. SELECT .."));
+            }
+        };
+        let continuous = self.continuous(body)?;
+        let sharers = |key: &ArrangementKey| self.catalog.sharers(key);
+        let context = Context { tables: &self.catalog, sharers: &sharers };
+        let target = match &statement.node {
+            Statement::Insert(insert) => Some(insert.table.to_string()),
+            Statement::CreateDynamicTable(create) => Some(create.name.to_string()),
+            _ => None,
+        };
+        let sink = match &statement.node {
+            Statement::Insert(insert) => self.catalog.get(&self.catalog.qualify(&insert.table)),
+            _ => None,
+        };
+        let to_sink = sink.and_then(|entry| entry.table()).is_some_and(|table| table.connector.is_some());
+        let target = target.as_deref().map(|name| if to_sink { Target::Sink(name) } else { Target::Table(name) });
+        Ok(explained(&explain_statement(&continuous.plan, target, &context)))
+    }
+}
+
+/// The rows of an EXPLAIN as a result set.
+fn explained(lines: &[ExplainRow]) -> ResultSet {
+    let columns = [
+        ("id", DataType::Int),
+        ("parent", DataType::Int),
+        ("operator", DataType::String),
+        ("detail", DataType::String),
+        ("arrangement", DataType::String),
+        ("shared_with", DataType::String),
+        ("state", DataType::String),
+        ("reason", DataType::String),
+    ];
+    let schema = Schema::new(columns.into_iter().map(|(name, data_type)| Column::new(name, data_type)).collect());
+    let row = |line: &ExplainRow| {
+        Row::pack([
+            Datum::Int(line.id.into()),
+            line.parent.map_or(Datum::Null, |parent| Datum::Int(parent.into())),
+            Datum::str(line.operator),
+            Datum::str(line.detail.as_str()),
+            Datum::str(line.arrangement.as_str()),
+            Datum::str(line.shared_with.as_str()),
+            Datum::str(line.state),
+            Datum::str(line.reason.as_str()),
+        ])
+    };
+    ResultSet { schema, rows: lines.iter().map(row).collect() }
+}
+
+/// The object's own name.
+pub(crate) fn short(qualified: &str) -> &str {
+    qualified.strip_prefix("public.").unwrap_or(qualified)
+}
+fn set(entry: &Entry, rows: &[Row]) -> Result<()> {
+    let (Some(snapshot), Some(schema)) = (&entry.snapshot, entry.schema()) else { return Ok(()) };
+    let batch = to_record_batch(schema, rows.iter().map(|row| &row[..]))?;
+    snapshot.set(vec![batch]);
+    Ok(())
+}
+
+/// Takes WRITE_TIMESTAMP() out of a plan's select list and returns its place.
+///
+/// # Errors
+/// Where it stands elsewhere: a stamp is no value to compute with.
+pub(crate) fn take_stamp(plan: &mut Plan) -> Result<Option<usize>> {
+    let is_stamp = |expression: &ScalarExpr| expression.any(&is_write_timestamp);
+    let mut stamp = None;
+    if let Node::Project { expressions, .. } = &mut plan.node {
+        for (place, expression) in expressions.iter_mut().enumerate().filter(|(_, e)| is_stamp(e)) {
+            if stamp.is_some() {
+                return Err(EngineError::new("WRITE_TIMESTAMP() stands twice in a select list", "write it once"));
+            }
+            stamp = Some(place);
+            let data_type = expression.data_type();
+            if !matches!(data_type, DataType::Timestamp | DataType::TimestampLtz) {
+                return Err(EngineError::new(
+                    "WRITE_TIMESTAMP() cannot be computed with",
+                    "let it stand alone in the select list and name it with AS",
+                ));
+            }
+            *expression = ScalarExpr::literal(deltaworks_dataflow::Datum::Null, data_type);
+        }
+    }
+    Ok(stamp)
+}
+fn is_write_timestamp(expression: &ScalarExpr) -> bool {
+    matches!(expression, ScalarExpr::Call { function: Function::WriteTimestamp, .. })
+}

@@ -1,0 +1,154 @@
+//! SHOW and DESCRIBE.
+
+use std::collections::BTreeMap;
+
+use deltaworks_connectors::format::text::ResultSet;
+use deltaworks_dataflow::{Column, DataType, Datum, Diff, Row, Schema};
+use deltaworks_sql::parser::{Name, Show};
+
+use crate::catalog::Kind;
+use crate::error::EngineError;
+use crate::query::short;
+use crate::script::Engine;
+
+type Result<T> = std::result::Result<T, EngineError>;
+
+fn schema(columns: &[(&str, DataType)]) -> Schema {
+    Schema::new(columns.iter().map(|(name, data_type)| Column::new(*name, data_type.clone())).collect())
+}
+fn text(value: impl Into<String>) -> Datum<'static> {
+    Datum::str(value.into())
+}
+fn count(value: u64) -> Datum<'static> {
+    Datum::Int(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+impl Engine {
+    /// What a SHOW statement shows.
+    pub(crate) fn show(&mut self, show: &Show) -> Result<ResultSet> {
+        match show {
+            Show::Tables(schema) => Ok(self.show_tables(schema.as_ref())),
+            Show::Sources => Ok(self.show_sources()),
+            Show::Jobs => Ok(self.show_jobs()),
+            Show::Errors => self.show_errors(),
+            Show::CreateTable(name) => {
+                self.check_names(std::slice::from_ref(name))?;
+                let entry = &self.catalog.entries[&self.catalog.qualify(name)];
+                let rows = vec![Row::pack([text(entry.statement.clone())])];
+                Ok(ResultSet { schema: schema(&[("statement", DataType::String)]), rows })
+            }
+        }
+    }
+    fn show_tables(&self, of: Option<&Name>) -> ResultSet {
+        let wanted = of.map_or(self.catalog.current.clone(), |name| name.object().to_string());
+        let visible = self.catalog.entries.iter().filter_map(|(name, entry)| {
+            let (owner, object) = name.split_once('.')?;
+            let shown = owner == wanted && !matches!(entry.kind, Kind::Errors(_));
+            shown.then(|| Row::pack([text(object), text(entry.noun())]))
+        });
+        let rows = visible.collect();
+        ResultSet { schema: schema(&[("table_name", DataType::String), ("kind", DataType::String)]), rows }
+    }
+    fn show_sources(&self) -> ResultSet {
+        let columns = [
+            ("table_name", DataType::String),
+            ("source", DataType::String),
+            ("partition", DataType::Int),
+            ("records", DataType::BigInt),
+            ("next_offset", DataType::BigInt),
+            ("state", DataType::String),
+        ];
+        let line = |(table, source, partition, records, next, ended): (String, String, u32, u64, u64, bool)| {
+            let state = if ended { "ended" } else { "reading" };
+            Row::pack([
+                text(short(&table)),
+                text(source),
+                Datum::Int(partition.into()),
+                count(records),
+                count(next),
+                text(state),
+            ])
+        };
+        let rows = self.sources.partitions().into_iter().map(line).collect();
+        ResultSet { schema: schema(&columns), rows }
+    }
+    fn show_jobs(&self) -> ResultSet {
+        let columns = [("target", DataType::String), ("kind", DataType::String), ("state", DataType::String)];
+        let state = |dataflow: &Option<String>| text(if dataflow.is_some() { "running" } else { "pending" });
+        let mut rows: Vec<Row> = Vec::new();
+        for (name, entry) in &self.catalog.entries {
+            if let Kind::Dynamic(_) = entry.kind {
+                rows.push(Row::pack([text(short(name)), text("dynamic table"), state(&entry.dataflow)]));
+            }
+        }
+        for insert in &self.catalog.inserts {
+            rows.push(Row::pack([text(short(&insert.target)), text("insert"), state(&insert.dataflow)]));
+        }
+        ResultSet { schema: schema(&columns), rows }
+    }
+    /// Dead letters by table, ignored and conflicting rows, and expressions that failed, with samples.
+    fn show_errors(&mut self) -> Result<ResultSet> {
+        let started: Vec<String> = self.catalog.entries.keys().cloned().collect();
+        self.catch_up(&started.into_iter().collect())?;
+        let mut lines: BTreeMap<(String, String), (Diff, Vec<String>)> = BTreeMap::new();
+        for (name, report) in self.host.observe() {
+            for (what, times, samples) in report {
+                let line = lines.entry((short(&name).to_string(), what)).or_default();
+                line.0 += times;
+                line.1.extend(samples);
+            }
+        }
+        for (table, letters) in &self.sources.progress.dead {
+            let what = format!("dead letters, see {}$errors", short(table));
+            lines.entry((short(table).to_string(), what)).or_default().0 += i64::try_from(*letters).unwrap_or(i64::MAX);
+        }
+        for sink in self.sinks.values() {
+            let sink = crate::install::lock(sink);
+            let what = "rows of a key that another row holds".to_string();
+            lines.entry((short(&sink.table).to_string(), what)).or_default().0 += i64::try_from(sink.conflicts).unwrap_or(0);
+        }
+        let columns = [
+            ("name", DataType::String),
+            ("what", DataType::String),
+            ("count", DataType::BigInt),
+            ("samples", DataType::Array(Box::new(DataType::String))),
+        ];
+        let rows = lines
+            .into_iter()
+            .filter(|(_, (times, _))| *times != 0)
+            .map(|((name, what), (times, samples))| {
+                let samples = samples.into_iter().map(text).collect();
+                Row::pack([text(name), text(what), Datum::Int(times), Datum::Array(samples)])
+            })
+            .collect();
+        Ok(ResultSet { schema: schema(&columns), rows })
+    }
+    /// The columns of a table or view.
+    pub(crate) fn describe(&self, name: &Name) -> Result<ResultSet> {
+        self.check_names(std::slice::from_ref(name))?;
+        let qualified = self.catalog.qualify(name);
+        let entry = &self.catalog.entries[&qualified];
+        let key = match &entry.kind {
+            Kind::Table(table) => table.key.clone(),
+            Kind::Dynamic(view) => view.key.clone(),
+            _ => Vec::new(),
+        };
+        let columns = entry.schema().map_or(&[][..], |schema| &schema.columns);
+        let rows = columns
+            .iter()
+            .enumerate()
+            .map(|(place, column)| {
+                let nullable = text(if column.nullable { "YES" } else { "NO" });
+                let key = text(if key.contains(&place) { "PRI" } else { "" });
+                Row::pack([text(column.name.clone()), text(column.data_type.to_string()), nullable, key])
+            })
+            .collect();
+        let columns = [
+            ("column_name", DataType::String),
+            ("data_type", DataType::String),
+            ("nullable", DataType::String),
+            ("key", DataType::String),
+        ];
+        Ok(ResultSet { schema: schema(&columns), rows })
+    }
+}

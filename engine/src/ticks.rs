@@ -1,0 +1,290 @@
+//! Sources and ticks: records are read, decoded and handed to the workers, at most two ticks ahead of what is complete.
+
+use std::collections::BTreeMap;
+
+use deltaworks_connectors::decode::{DeadLetter, Decoded, Decoder, TableFormat, TopicFilter};
+use deltaworks_connectors::file::FileSource;
+use deltaworks_connectors::format::Format;
+use deltaworks_connectors::record::Records;
+use deltaworks_connectors::recorded::{RecordedTick, Replay, TickLog};
+use deltaworks_connectors::source::{ReadState, RecordSource};
+use deltaworks_dataflow::host::{Host, InputBatch, InputId};
+use deltaworks_dataflow::{Command, Time};
+
+use crate::catalog::{Entry, Table};
+use crate::clock::Clock;
+use crate::error::EngineError;
+use crate::options::Options;
+
+type Result<T> = std::result::Result<T, EngineError>;
+
+/// Ticks that may be under way.
+const IN_FLIGHT: Time = 2;
+/// Bytes of records per tick and worker.
+const TICK_BYTES: usize = 4 << 20;
+
+/// A table that reads from a source.
+struct Reader {
+    name: String,
+    decoder: Box<dyn Decoder>,
+    topics: TopicFilter,
+    input: InputId,
+    errors_input: InputId,
+    errors_fail: bool,
+}
+
+enum Feed {
+    Recording { replay: Replay, log: Option<std::vec::IntoIter<RecordedTick>> },
+    Files(FileSource),
+}
+impl Feed {
+    fn source(&self) -> &dyn RecordSource {
+        match self {
+            Feed::Recording { replay, .. } => replay,
+            Feed::Files(files) => files,
+        }
+    }
+}
+
+/// Sources under way, and who reads them.
+struct Source {
+    feed: Feed,
+    readers: Vec<Reader>,
+    ended: bool,
+}
+
+/// What was read, for the report at the end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) records: u64,
+    pub(crate) ignored: u64,
+    /// Dead letters by table.
+    pub(crate) dead: BTreeMap<String, u64>,
+}
+
+/// The sources of a run.
+#[derive(Default)]
+pub(crate) struct Sources {
+    started: Vec<String>,
+    open: Vec<Source>,
+    pub(crate) progress: Progress,
+}
+
+/// How a table's records are decoded.
+pub(crate) fn table_format(table: &Table) -> Result<TableFormat> {
+    use deltaworks_operators::merge::Engine;
+    let options = table.connector.clone().unwrap_or_default();
+    let delivered = table.delivered_schema();
+    let place = |column: &usize| table.delivered.iter().position(|d| d == column);
+    let key: Option<Vec<usize>> = table.key.iter().map(place).collect();
+    let key = key.ok_or_else(|| {
+        EngineError::new("a computed column is part of the PRIMARY KEY of a table with a connector", "key the table by columns that the source delivers")
+    })?;
+    let format = options.first(&["value.format", "format"]).map_or("json", |(_, value)| value).to_string();
+    let mut table_format = TableFormat::new(Format::from_name(&format)?, delivered, key);
+    table_format.metadata.clone_from(&table.metadata);
+    table_format.options = options;
+    table_format.old_images = matches!(table.merge.as_ref().map(|m| &m.engine), Some(Engine::Aggregation(_)));
+    Ok(table_format)
+}
+
+impl Sources {
+    /// Whether the table's source was started.
+    pub(crate) fn is_started(&self, name: &str) -> bool {
+        self.started.iter().any(|other| other == name)
+    }
+    /// Starts the sources of the given tables together.
+    pub(crate) fn start(&mut self, options: &Options, tables: &[(String, &Entry)]) -> Result<()> {
+        let mut recorded: Vec<(&str, &Table, String)> = Vec::new();
+        for (name, entry) in tables {
+            let Some(table) = entry.table() else { continue };
+            let connector = table.connector.clone().unwrap_or_default();
+            match connector.connector() {
+                Some("kafka" | "upsert-kafka") => recorded.push((name, table, topic(name, table)?)),
+                Some("filesystem") => {
+                    let format = table_format(table)?;
+                    let source = FileSource::open(connector.require("path")?, &format)?;
+                    let topics = TopicFilter::all(source.topics());
+                    let readers = vec![Reader::new(name, table, &format, topics)?];
+                    self.open.push(Source { feed: Feed::Files(source), readers, ended: false });
+                }
+                Some(other) => {
+                    return Err(EngineError::new(
+                        format!("table \"{name}\" is read, but its connector \"{other}\" is a sink only"),
+                        "read from a kafka or filesystem table",
+                    ));
+                }
+                None => continue,
+            }
+            self.started.push(name.clone());
+        }
+        if !recorded.is_empty() {
+            self.start_replay(options, &recorded)?;
+        }
+        Ok(())
+    }
+    fn start_replay(&mut self, options: &Options, tables: &[(&str, &Table, String)]) -> Result<()> {
+        let Some(dir) = &options.replay else {
+            return Err(EngineError::new(
+                format!("table \"{}\" reads a Kafka topic, and reading from a broker is not supported yet", tables[0].0),
+                "run with --replay DIR to read recorded topics",
+            ));
+        };
+        let topics: Vec<String> = tables.iter().map(|(_, _, topic)| topic.clone()).collect();
+        let replay = Replay::open(dir, &topics)?;
+        let log = TickLog::open(dir)?.map(|log| log.ticks.into_iter());
+        let mut readers = Vec::new();
+        for (name, table, topic) in tables {
+            let filter = TopicFilter::new(replay.topics(), |other| other == topic);
+            readers.push(Reader::new(name, table, &table_format(table)?, filter)?);
+        }
+        self.open.push(Source { feed: Feed::Recording { replay, log }, readers, ended: false });
+        Ok(())
+    }
+    /// Whether every started source has ended.
+    pub(crate) fn ended(&self) -> bool {
+        self.open.iter().all(|source| source.ended)
+    }
+    /// Reads and decodes one tick's records: per input, its commands.
+    pub(crate) fn read(&mut self, options: &Options, clock: &mut Clock, workers: usize) -> Result<Vec<(InputId, InputBatch)>> {
+        let mut batches = Vec::new();
+        let (records_max, bytes_max) = (options.tick_records, TICK_BYTES * workers);
+        for source in self.open.iter_mut().filter(|source| !source.ended) {
+            let mut records = Records::new();
+            let state = match &mut source.feed {
+                Feed::Recording { replay, log: Some(log) } => match log.next() {
+                    Some(tick) => {
+                        clock.saw_record(tick.clock_us / 1000);
+                        replay.read_tick(&tick, &mut records)?;
+                        ReadState::More
+                    }
+                    None => ReadState::End,
+                },
+                Feed::Recording { replay, log: None } => replay.read(records_max, bytes_max, &mut records)?,
+                Feed::Files(files) => files.read(records_max, bytes_max, &mut records)?,
+            };
+            source.ended = state == ReadState::End;
+            if let Some(latest) = records.latest() {
+                clock.saw_record(latest);
+            }
+            self.progress.records += records.len() as u64;
+            let seen_at = clock.now();
+            for reader in &mut source.readers {
+                reader.decode(&records, seen_at, &mut self.progress, &mut batches)?;
+            }
+        }
+        Ok(batches)
+    }
+    /// One line per source and partition: table, topic, partition, records read, next offset, whether it has ended.
+    pub(crate) fn partitions(&self) -> Vec<(String, String, u32, u64, u64, bool)> {
+        let mut lines = Vec::new();
+        for source in &self.open {
+            for progress in source.feed.source().progress() {
+                for reader in &source.readers {
+                    if let Some(topic) = reader.topics.name(progress.topic) {
+                        lines.push((
+                            reader.name.clone(),
+                            topic.to_string(),
+                            progress.partition,
+                            progress.records,
+                            progress.next_offset,
+                            progress.ended,
+                        ));
+                    }
+                }
+            }
+        }
+        lines.sort();
+        lines
+    }
+}
+
+fn topic(name: &str, table: &Table) -> Result<String> {
+    let options = table.connector.clone().unwrap_or_default();
+    let topic = options.require("topic").map_err(|e| EngineError::new(format!("table \"{name}\": {e}"), e.help()))?;
+    Ok(topic.to_string())
+}
+
+impl Reader {
+    fn new(name: &str, table: &Table, format: &TableFormat, topics: TopicFilter) -> Result<Self> {
+        Ok(Reader {
+            name: name.to_string(),
+            decoder: format.decoder()?,
+            topics,
+            input: table.input,
+            errors_input: table.errors_input,
+            errors_fail: table.errors_fail,
+        })
+    }
+    fn decode(
+        &mut self,
+        records: &Records,
+        seen_at: i64,
+        progress: &mut Progress,
+        batches: &mut Vec<(InputId, InputBatch)>,
+    ) -> Result<()> {
+        let mut decoded = Decoded::default();
+        self.decoder.decode(records, &self.topics, &mut decoded);
+        progress.ignored += decoded.ignored;
+        if !decoded.dead.is_empty() {
+            if self.errors_fail {
+                return Err(failure(&self.name, &decoded.dead[0]));
+            }
+            *progress.dead.entry(self.name.clone()).or_default() += decoded.dead.len() as u64;
+            let letters = decoded.dead.iter().map(|letter| (letter.to_row(seen_at), 1)).collect();
+            batches.push((self.errors_input, InputBatch::Updates(letters)));
+        }
+        if !decoded.commands.is_empty() {
+            batches.push((self.input, InputBatch::Commands(decoded.commands)));
+        }
+        Ok(())
+    }
+}
+fn failure(table: &str, letter: &DeadLetter) -> EngineError {
+    EngineError::new(
+        format!(
+            "could not decode a record of table \"{table}\": \"{}\" partition {} offset {}: {}",
+            letter.source, letter.partition, letter.position, letter.reason
+        ),
+        format!("mend the record, or leave out 'errors' = 'fail' to collect such records in {table}$errors"),
+    )
+}
+
+/// Shares a tick's batches out to the workers: commands in contiguous parts, whose order within a key the positions restore.
+pub(crate) fn share(batches: Vec<(InputId, InputBatch)>, workers: usize) -> Vec<Vec<(InputId, InputBatch)>> {
+    let mut shares: Vec<Vec<(InputId, InputBatch)>> = (0..workers).map(|_| Vec::new()).collect();
+    for (id, batch) in batches {
+        match batch {
+            InputBatch::Commands(commands) if workers > 1 => {
+                for (worker, part) in split(commands, workers).into_iter().enumerate() {
+                    shares[worker].push((id, InputBatch::Commands(part)));
+                }
+            }
+            batch => shares[0].push((id, batch)),
+        }
+    }
+    shares
+}
+fn split(mut commands: Vec<Command>, parts: usize) -> Vec<Vec<Command>> {
+    let size = commands.len().div_ceil(parts);
+    let mut split = Vec::with_capacity(parts);
+    while commands.len() > size {
+        let rest = commands.split_off(size);
+        split.push(std::mem::replace(&mut commands, rest));
+    }
+    split.push(commands);
+    split
+}
+
+/// Starts a tick, after waiting until few enough are under way.
+pub(crate) fn send(host: &mut Host, batches: Vec<(InputId, InputBatch)>, clocks: &[(InputId, i64)]) -> Result<Time> {
+    if let Some(old) = host.next_tick().checked_sub(IN_FLIGHT).filter(|tick| *tick > 0) {
+        host.wait_complete(old)?;
+    }
+    let workers = host.workers();
+    let mut shares = share(batches, workers);
+    for share in &mut shares {
+        share.extend(clocks.iter().map(|(id, instant)| (*id, InputBatch::Clock(*instant))));
+    }
+    Ok(host.tick(shares))
+}

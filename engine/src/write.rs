@@ -1,0 +1,319 @@
+//! One-shot writes: INSERT, UPDATE, DELETE, TRUNCATE. They read at the newest complete tick and write as one tick.
+
+use std::collections::BTreeMap;
+
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, try_cast};
+use datafusion::prelude::lit;
+use datafusion::scalar::ScalarValue;
+use deltaworks_connectors::format::text::ResultSet;
+use deltaworks_dataflow::batch::to_array;
+use deltaworks_dataflow::host::InputBatch;
+use deltaworks_dataflow::row::{is_null_field, project, split_field};
+use deltaworks_dataflow::{Command, CommandKind, Datum, Position, Row, Schema};
+use deltaworks_sql::expr::{EvalErrors, Evaluator, ScalarExpr};
+use deltaworks_sql::parser::{Body, Insert, Name, Statement, parse_script, rewrite, table_names};
+use sqlparser::ast;
+
+use crate::catalog::Table;
+use crate::create::columns_help;
+use crate::error::EngineError;
+use crate::options::Evaluation;
+use crate::query::short;
+use crate::script::Engine;
+
+type Result<T> = std::result::Result<T, EngineError>;
+
+impl Engine {
+    /// The table that a one-shot write may write.
+    fn writable(&self, name: &Name) -> Result<(String, Table)> {
+        self.check_names(std::slice::from_ref(name))?;
+        let qualified = self.catalog.qualify(name);
+        let entry = self.catalog.get(&qualified);
+        let Some(table) = entry.and_then(|entry| entry.table()) else {
+            let reads: Vec<String> = self.catalog.upstream(&qualified).iter().map(|n| short(n).to_string()).collect();
+            let noun = entry.map_or("table", |entry| entry.noun());
+            return Err(EngineError::new(
+                format!("\"{}\" is a {noun} and cannot be written", name.object()),
+                format!("write the table that feeds it: {}", reads.join(", ")),
+            ));
+        };
+        if table.connector.is_some() {
+            return Err(EngineError::new(
+                format!("table \"{}\" is fed by its connector and cannot be written by a statement", name.object()),
+                "write to the topic or file behind it, or use a table without a connector",
+            ));
+        }
+        Ok((qualified, table.clone()))
+    }
+    /// INSERT, one-shot. Returns the number of rows.
+    pub(crate) fn insert_once(&mut self, insert: &Insert) -> Result<usize> {
+        let (qualified, table) = self.writable(&insert.table)?;
+        if insert.overwrite {
+            return Err(EngineError::new("INSERT OVERWRITE is not supported yet", "use TRUNCATE TABLE, then INSERT INTO"));
+        }
+        let mut query = insert.body.query.clone();
+        rewrite(&mut *query)?;
+        let names = table_names(&Statement::Query(insert.body.clone()));
+        self.check_names(&names)?;
+        let plan = self.session.logical_plan(&query)?;
+        let plan = self.to_columns(&table, &insert.columns, plan)?;
+        let ResultSet { rows, .. } = self.run(plan, &names)?;
+        let schema = table.delivered_schema();
+        let upserts: Vec<(CommandKind, Row)> = rows.into_iter().map(|row| (CommandKind::Upsert, row)).collect();
+        for (_, row) in &upserts {
+            check_not_null(&schema, row)?;
+        }
+        let count = upserts.len();
+        self.write(&qualified, &table, upserts)?;
+        Ok(count)
+    }
+    /// The plan's columns as the table's delivered ones: in place or by the listed names, cast, defaults filled in.
+    pub(crate) fn to_columns(&mut self, table: &Table, listed: &[String], plan: LogicalPlan) -> Result<LogicalPlan> {
+        let places = insert_places(table, listed, plan.schema().fields().len())?;
+        let columns = plan.schema().columns();
+        let mut expressions = Vec::new();
+        for place in &table.delivered {
+            let column = &table.schema.columns[*place];
+            let target = column.data_type.to_arrow();
+            let expression = match places.iter().position(|p| p == place) {
+                Some(index) => try_cast(Expr::Column(columns[index].clone()), target),
+                None => match table.defaults.get(place) {
+                    Some(default) => try_cast(lit(self.default_value(default)?), target),
+                    None => cast(lit(ScalarValue::Null), target),
+                },
+            };
+            expressions.push(expression.alias(&column.name));
+        }
+        Ok(LogicalPlanBuilder::from(plan).project(expressions)?.build()?)
+    }
+    /// The value of a default: an expression without columns, at the present instant.
+    fn default_value(&mut self, default: &ast::Expr) -> Result<ScalarValue> {
+        let now = self.clock.now();
+        let timezone = self.session.timezone();
+        let expression = self.session.expression(default, &Schema::default())?.transform(&|part| match part {
+            ScalarExpr::Clock(variable) => {
+                let data_type = ScalarExpr::Clock(variable).data_type();
+                ScalarExpr::literal(variable.at(now, 1, timezone), data_type)
+            }
+            other => other,
+        });
+        let data_type = expression.data_type();
+        let mut field = Vec::new();
+        Evaluator::new(vec![expression], EvalErrors::new()).eval_row(&[], &mut field);
+        let datum = Datum::decode(&mut &field[..], &data_type);
+        Ok(ScalarValue::try_from_array(&to_array(&[datum], &data_type), 0)?)
+    }
+    /// DELETE FROM. Returns the number of rows.
+    pub(crate) fn delete(&mut self, delete: &ast::Delete) -> Result<usize> {
+        let (ast::FromTable::WithFromKeyword(from) | ast::FromTable::WithoutKeyword(from)) = &delete.from;
+        let [ast::TableWithJoins { relation: ast::TableFactor::Table { name, .. }, joins }] = &from[..] else {
+            return Err(EngineError::new("DELETE takes one table", "write DELETE FROM table WHERE .."));
+        };
+        if !joins.is_empty() || delete.using.is_some() {
+            return Err(EngineError::new("DELETE takes one table", "use a subquery in WHERE"));
+        }
+        let filter = delete.selection.as_ref().map_or(String::new(), |s| format!(" WHERE {s}"));
+        let text = format!("SELECT * FROM {}{filter}", from[0]);
+        let (qualified, table) = self.writable(&Name::from(name))?;
+        let found = self.select_text(&text)?;
+        let count = found.rows.len();
+        let losses = found.rows.iter().map(|row| loss(&table, row)).collect();
+        self.write(&qualified, &table, losses)?;
+        Ok(count)
+    }
+    /// TRUNCATE TABLE. Returns the number of rows.
+    pub(crate) fn truncate(&mut self, name: &Name) -> Result<usize> {
+        let (qualified, table) = self.writable(name)?;
+        let found = self.select_text(&format!("SELECT * FROM {name}"))?;
+        let losses = found.rows.iter().map(|row| loss(&table, row)).collect();
+        self.write(&qualified, &table, losses)?;
+        Ok(found.rows.len())
+    }
+    /// UPDATE. Returns the number of rows.
+    pub(crate) fn update(&mut self, update: &ast::Update) -> Result<usize> {
+        let ast::TableFactor::Table { name, .. } = &update.table.relation else {
+            return Err(EngineError::new("UPDATE takes a table", "write UPDATE table SET column = .. WHERE .."));
+        };
+        if update.from.is_some() || !update.table.joins.is_empty() {
+            return Err(EngineError::new("UPDATE takes one table", "use a subquery in SET or WHERE, or MERGE INTO"));
+        }
+        let (qualified, table) = self.writable(&Name::from(name))?;
+        let assigned = assignments(update, &table)?;
+        let new: Vec<String> = table
+            .delivered
+            .iter()
+            .map(|place| {
+                let column = &table.schema.columns[*place].name;
+                let value = assigned.get(place).map_or_else(|| format!("\"{column}\""), ToString::to_string);
+                format!("{value} AS \"new${column}\"")
+            })
+            .collect();
+        let filter = update.selection.as_ref().map_or(String::new(), |s| format!(" WHERE {s}"));
+        let text = format!("SELECT *, {} FROM {}{filter}", new.join(", "), update.table);
+        let found = self.select_new(&table, &text)?;
+        let width = table.schema.len();
+        let schema = table.delivered_schema();
+        let mut changes = Vec::new();
+        for row in &found.rows {
+            let (old, new) = split_at_column(row, width);
+            check_not_null(&schema, &new)?;
+            changes.push(loss(&table, &old));
+            changes.push((CommandKind::Upsert, new));
+        }
+        // All losses first: a new row may take the key of another row that moves away.
+        changes.sort_by_key(|(kind, _)| *kind == CommandKind::Upsert);
+        self.write(&qualified, &table, changes)?;
+        Ok(found.rows.len())
+    }
+    /// An UPDATE's query, with the new columns cast to the table's types.
+    fn select_new(&mut self, table: &Table, text: &str) -> Result<ResultSet> {
+        let (body, names) = parse_query(text)?;
+        let plan = self.session.logical_plan(&body.query)?;
+        let width = table.schema.len();
+        let columns = plan.schema().columns();
+        let mut expressions: Vec<Expr> = columns[..width].iter().cloned().map(Expr::Column).collect();
+        for (column, place) in columns[width..].iter().zip(&table.delivered) {
+            let target = table.schema.columns[*place].data_type.to_arrow();
+            expressions.push(try_cast(Expr::Column(column.clone()), target).alias(&column.name));
+        }
+        let plan = LogicalPlanBuilder::from(plan).project(expressions)?.build()?;
+        self.run(plan, &names)
+    }
+    fn select_text(&mut self, text: &str) -> Result<ResultSet> {
+        let (body, _) = parse_query(text)?;
+        self.query(&body)
+    }
+    /// Writes commands to a table as one tick and waits until it is complete.
+    pub(crate) fn write(&mut self, name: &str, table: &Table, changes: Vec<(CommandKind, Row)>) -> Result<()> {
+        self.ensure_installed(std::iter::once(name.to_string()).collect())?;
+        let statement = self.next_statement();
+        let command = |(offset, (kind, row)): (usize, (CommandKind, Row))| {
+            let position = Position { timestamp: 0, source: statement, partition: 0, offset: offset as u64 };
+            Command { position, kind, row }
+        };
+        let commands: Vec<Command> = changes.into_iter().enumerate().map(command).collect();
+        let ticks = match self.options.evaluation {
+            Evaluation::Chopped(_) => self.chop(table, commands),
+            _ => vec![commands],
+        };
+        for commands in ticks {
+            self.send_tick(vec![(table.input, InputBatch::Commands(commands))])?;
+        }
+        self.settle()
+    }
+    /// Cuts a write into random ticks, some rows retracted and put back in between. For tests.
+    fn chop(&mut self, table: &Table, commands: Vec<Command>) -> Vec<Vec<Command>> {
+        let mut ticks: Vec<Vec<Command>> = vec![Vec::new()];
+        for command in commands {
+            let chance = self.random();
+            if chance.is_multiple_of(3) {
+                ticks.push(Vec::new());
+            }
+            let undo = if (chance >> 8).is_multiple_of(2) { undo(table, &command) } else { None };
+            let redo = command.clone();
+            if let Some(tick) = ticks.last_mut() {
+                tick.push(command);
+            }
+            if let Some(undo) = undo {
+                ticks.extend([vec![undo], vec![redo]]);
+            }
+        }
+        ticks
+    }
+}
+
+/// The command that undoes an upsert; None where nothing does.
+fn undo(table: &Table, command: &Command) -> Option<Command> {
+    use deltaworks_operators::merge::Engine as MergeEngine;
+    if command.kind != CommandKind::Upsert {
+        return None;
+    }
+    let kind = match table.merge.as_ref().map(|merge| &merge.engine) {
+        None | Some(MergeEngine::LastRow) => CommandKind::Retract,
+        Some(_) => return None,
+    };
+    Some(Command { kind, ..command.clone() })
+}
+
+/// The places that an INSERT fills, in the order of its columns.
+fn insert_places(table: &Table, listed: &[String], given: usize) -> Result<Vec<usize>> {
+    let places: Vec<usize> = if listed.is_empty() {
+        let metadata: Vec<usize> = table.metadata.iter().map(|m| table.delivered[m.column]).collect();
+        table.delivered.iter().copied().filter(|place| !metadata.contains(place)).collect()
+    } else {
+        let place = |name: &String| {
+            let place = table.schema.index_of(name).filter(|place| table.delivered.contains(place));
+            place.ok_or_else(|| {
+                EngineError::new(format!("column \"{name}\" cannot be inserted into"), columns_help(&table.schema))
+            })
+        };
+        listed.iter().map(place).collect::<Result<_>>()?
+    };
+    if places.len() != given {
+        return Err(EngineError::new(
+            format!("INSERT has {given} values for {} columns", places.len()),
+            columns_help(&Schema::new(places.iter().map(|p| table.schema.columns[*p].clone()).collect())),
+        ));
+    }
+    Ok(places)
+}
+fn assignments(update: &ast::Update, table: &Table) -> Result<BTreeMap<usize, ast::Expr>> {
+    let mut assigned = BTreeMap::new();
+    for assignment in &update.assignments {
+        let ast::AssignmentTarget::ColumnName(name) = &assignment.target else {
+            return Err(EngineError::new("UPDATE assigns to columns", "write SET column = value, .."));
+        };
+        let name = Name::from(name);
+        let place = table.schema.index_of(name.object()).filter(|place| table.delivered.contains(place));
+        let place = place.ok_or_else(|| {
+            EngineError::new(format!("column \"{}\" cannot be updated", name.object()), columns_help(&table.schema))
+        })?;
+        if assigned.insert(place, assignment.value.clone()).is_some() {
+            return Err(EngineError::new(format!("column \"{}\" is assigned twice", name.object()), "assign it once"));
+        }
+    }
+    Ok(assigned)
+}
+/// The command that takes a row of the table away.
+fn loss(table: &Table, row: &[u8]) -> (CommandKind, Row) {
+    let mut bytes = Vec::new();
+    if table.key.is_empty() {
+        // Computed columns are computed again on the way in.
+        project(row, &table.delivered, &mut bytes);
+        return (CommandKind::Retract, Row::from_bytes(&bytes));
+    }
+    project(row, &table.key, &mut bytes);
+    (CommandKind::Delete, Row::from_bytes(&bytes))
+}
+fn split_at_column(row: &[u8], column: usize) -> (Row, Row) {
+    let mut rest = row;
+    for _ in 0..column {
+        split_field(&mut rest);
+    }
+    let (left, right) = row.split_at(row.len() - rest.len());
+    (Row::from_bytes(left), Row::from_bytes(right))
+}
+fn check_not_null(schema: &Schema, row: &[u8]) -> Result<()> {
+    let mut rest = row;
+    for column in &schema.columns {
+        let field = split_field(&mut rest);
+        if !column.nullable && is_null_field(field) {
+            return Err(EngineError::new(
+                format!("column \"{}\" is NOT NULL, and a row has NULL there", column.name),
+                "nothing was written; give the column a value in every row",
+            ));
+        }
+    }
+    Ok(())
+}
+fn parse_query(text: &str) -> Result<(Body, Vec<Name>)> {
+    let statements = parse_script(text)?;
+    match statements.into_iter().next().map(|statement| statement.node) {
+        Some(Statement::Query(mut body)) => {
+            let names = table_names(&Statement::Query(body.clone()));
+            rewrite(&mut *body.query)?;
+            Ok((body, names))
+        }
+        _ => Err(EngineError::new("the statement could not be turned into a query", "")),
+    }
+}

@@ -1,0 +1,123 @@
+//! The tables that a statement reads.
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{Query, TableFactor, Visit, Visitor};
+
+use super::rewrite::LOOKUP_SUFFIX;
+use super::statement::{CopySource, Name, Statement, fold};
+
+/// Returns the tables that a statement reads, each once, in the order of the text.
+///
+/// Subqueries count, names of common table expressions and table functions do not. A table that is updated, deleted from or
+/// merged into is read too. A lookup table counts by its own name, before and after rewriting.
+pub fn table_names(statement: &Statement) -> Vec<Name> {
+    let mut reads = Reads::default();
+    reads.statement(statement);
+    reads.names
+}
+
+#[derive(Default)]
+struct Reads {
+    names: Vec<Name>,
+    scopes: Vec<Scope>,
+}
+
+/// The common table expressions of one query. A name counts only behind its definition: `WITH t AS (SELECT .. FROM t)` reads a
+/// table called t.
+struct Scope {
+    names: Vec<String>,
+    /// The definitions, by address, to notice when one of them is left.
+    bodies: Vec<*const Query>,
+    visible: usize,
+}
+
+impl Reads {
+    fn statement(&mut self, statement: &Statement) {
+        match statement {
+            Statement::Query(body) | Statement::Repair { body, .. } => self.tree(&body.query),
+            Statement::Insert(insert) => self.tree(&insert.body.query),
+            Statement::CreateView(view) => self.tree(&view.body.query),
+            Statement::CreateDynamicTable(table) => self.tree(&table.body.query),
+            Statement::CreateFunction(function) => self.tree(&function.body),
+            Statement::CopyInto(copy) => self.copy(&copy.source),
+            Statement::CreatePipe(pipe) => self.copy(&pipe.copy.source),
+            Statement::Update(update) => self.tree(&**update),
+            Statement::Delete(delete) => self.tree(&**delete),
+            Statement::Merge(merge) => self.tree(&**merge),
+            Statement::Refresh(table) => self.add(table.clone()),
+            Statement::Explain { statement, .. } => self.statement(&statement.node),
+            Statement::StatementSet(members) => {
+                members.iter().for_each(|member| self.statement(&member.node));
+            }
+            _ => {}
+        }
+    }
+
+    fn copy(&mut self, source: &CopySource) {
+        if let CopySource::Query(body) = source {
+            self.tree(&body.query);
+        }
+    }
+
+    fn tree(&mut self, tree: &impl Visit) {
+        // Nothing breaks the visit off.
+        let _ = tree.visit(self);
+    }
+
+    fn add(&mut self, name: Name) {
+        if !self.names.contains(&name) {
+            self.names.push(name);
+        }
+    }
+
+    fn is_common_table(&self, name: &Name) -> bool {
+        let [name] = name.parts() else { return false };
+        self.scopes.iter().any(|scope| scope.names.iter().take(scope.visible).any(|n| n == name))
+    }
+}
+
+impl Visitor for Reads {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let tables = query.with.iter().flat_map(|with| &with.cte_tables);
+        let names: Vec<String> = tables.clone().map(|cte| fold(&cte.alias.name)).collect();
+        let is_recursive = query.with.as_ref().is_some_and(|with| with.recursive);
+        self.scopes.push(Scope {
+            visible: if is_recursive { names.len() } else { 0 },
+            names,
+            bodies: tables.map(|cte| std::ptr::from_ref(&*cte.query)).collect(),
+        });
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        self.scopes.pop();
+        if let Some(scope) = self.scopes.last_mut()
+            && scope.bodies.contains(&std::ptr::from_ref(query))
+        {
+            scope.visible += 1;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args: None, .. } = factor {
+            let name = without_suffix(name.into());
+            if !self.is_common_table(&name) {
+                self.add(name);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Returns a table's own name where a rewrite has marked it as a lookup table.
+fn without_suffix(name: Name) -> Name {
+    let Some(own) = name.object().strip_suffix(LOOKUP_SUFFIX) else {
+        return name;
+    };
+    let schema = name.parts().iter().take(name.parts().len() - 1).cloned();
+    Name::new(schema.chain([own.to_string()]))
+}

@@ -1,0 +1,193 @@
+//! Renders continuous INSERTs: the changes of a query as commands for a table, or as changes for a sink.
+//!
+//! A lookup join's output is not a function of the tables, so it cannot be retracted row by row. Its query is rendered
+//! twice: gains probe ([`Renderer::gains`]); losses are followed by key alone, through projections down to the
+//! lookup's left side, without probing ([`Renderer::losses`]).
+
+use deltaworks_dataflow::arrange::collection;
+use deltaworks_dataflow::{Collection, Command, Diff, Row, Time};
+use deltaworks_operators::commands::{Target, commands};
+use deltaworks_operators::consolidate::consolidate;
+use deltaworks_operators::gather::gather;
+use deltaworks_operators::stamp::{stamp, stamp_changes};
+use timely::dataflow::StreamVec;
+use timely::dataflow::operators::vec::Map;
+
+use super::Renderer;
+use super::shape::Shape;
+use crate::error::SqlError;
+use crate::expr::ScalarExpr;
+use crate::plan::{Join, JoinKind, Node, Plan};
+
+/// The table that a continuous INSERT writes.
+#[derive(Clone, Debug)]
+pub struct InsertTarget {
+    /// Its key columns; empty where it has none.
+    pub key: Vec<usize>,
+    /// Whether its merge engine subtracts retracted rows.
+    pub retract: bool,
+    /// The number of the statement.
+    pub statement: u32,
+}
+
+/// Whether the plan has a lookup join.
+pub fn has_lookup(plan: &Plan) -> bool {
+    matches!(&plan.node, Node::Join(join) if is_lookup(join.kind)) || plan.inputs().into_iter().any(has_lookup)
+}
+fn is_lookup(kind: JoinKind) -> bool {
+    matches!(kind, JoinKind::LookupInner | JoinKind::LookupLeft)
+}
+
+/// The keys of a lost row, over the columns of the first plan below the lookups; or why they cannot be known.
+fn lost_keys<'p>(plan: &'p Plan, keys: Vec<ScalarExpr>) -> Result<(&'p Plan, Vec<ScalarExpr>), SqlError> {
+    match &plan.node {
+        Node::Project { input, expressions } if has_lookup(input) => {
+            lost_keys(input, keys.iter().map(|key| key.substitute(expressions)).collect())
+        }
+        Node::Filter { input, .. } if has_lookup(input) => lost_keys(input, keys),
+        Node::Join(join) if is_lookup(join.kind) => {
+            let left = join.left.schema.len();
+            let mut read = std::collections::BTreeSet::new();
+            keys.iter().for_each(|key| key.columns(&mut read));
+            if read.iter().any(|column| *column >= left) {
+                return Err(SqlError::new(
+                    "the key of the target table depends on the looked-up side of a lookup join",
+                    "make the target's PRIMARY KEY of columns of the left side only",
+                ));
+            }
+            lost_keys(&join.left, keys)
+        }
+        _ if has_lookup(plan) => Err(SqlError::new(
+            "a lookup join cannot stand below this operation",
+            "apply it after the lookups' result is in a table",
+        )),
+        _ => Ok((plan, keys)),
+    }
+}
+
+/// Checks that a query with lookup joins can be inserted into a table with the key columns `key`.
+///
+/// # Errors
+/// Where the rows that the query loses could not be found again.
+pub fn check_lookups(plan: &Plan, key: &[usize]) -> Result<(), SqlError> {
+    if !has_lookup(plan) {
+        return Ok(());
+    }
+    if key.is_empty() {
+        return Err(SqlError::new(
+            "the result of a lookup join is never revised and needs a table with a PRIMARY KEY",
+            "insert it into a keyed table, its key made of columns of the left side only",
+        ));
+    }
+    let types = plan.schema.types();
+    lost_keys(plan, key.iter().map(|c| ScalarExpr::column(*c, types[*c].clone())).collect()).map(|_| ())
+}
+
+impl<'s> Renderer<'_, '_, 's> {
+    /// The commands that a query's changes ask of a table, gains stamped where `stamp_column` says.
+    ///
+    /// # Errors
+    /// [`check_lookups`].
+    pub fn commands(
+        &mut self,
+        plan: &Plan,
+        target: &InsertTarget,
+        stamp_column: Option<usize>,
+    ) -> Result<StreamVec<'s, Time, Command>, SqlError> {
+        let command_target = Target {
+            key: target.key.clone(),
+            retract: target.retract,
+            statement: target.statement,
+            start: self.build.start,
+        };
+        let (rows, deletes) = if has_lookup(plan) {
+            let gains = self.gains(plan);
+            (self.map_whole(gains, plan.schema.len(), Shape::rows()), Some(self.losses(plan, &target.key)?))
+        } else {
+            (self.rows(plan), None)
+        };
+        let rows = match stamp_column {
+            Some(column) => self.stamp_gains(rows, column, !target.retract && !target.key.is_empty()),
+            None => rows,
+        };
+        Ok(commands(rows, deletes, command_target, "Insert"))
+    }
+    /// The changes of a query for a sink, stamped where `stamp_column` says.
+    pub fn sink(
+        &mut self,
+        plan: &Plan,
+        stamp_column: Option<usize>,
+        name: &str,
+        each: impl FnMut(Time, Vec<(Row, Diff)>) + 'static,
+    ) {
+        let rows = self.rows(plan);
+        let rows = self.stamped(rows, stamp_column);
+        let start = self.build.start;
+        let done = gather(rows, start, name, each);
+        self.build.watch(done);
+    }
+    /// The rows of a view, stamped where `stamp_column` says.
+    pub fn view(&mut self, name: &str, plan: &Plan, stamp_column: Option<usize>) {
+        let rows = self.rows(plan);
+        let rows = self.stamped(rows, stamp_column);
+        self.define(name, rows);
+    }
+    fn stamped(&mut self, rows: Collection<'s>, column: Option<usize>) -> Collection<'s> {
+        let Some(column) = column else { return rows };
+        let (clock, start) = (self.clock(), self.build.start);
+        let bare = rows.map(move |row| without_column(&row, column));
+        stamp(bare, clock, column, start, "WriteStamp")
+    }
+    /// Commands' rows: a gain is stamped with its tick; a loss goes by key, so its stamp does not matter.
+    fn stamp_gains(&mut self, rows: Collection<'s>, column: usize, by_key: bool) -> Collection<'s> {
+        if !by_key {
+            return self.stamped(rows, Some(column));
+        }
+        let (clock, start) = (self.clock(), self.build.start);
+        let bare = rows.map(move |row| without_column(&row, column));
+        stamp_changes(bare, clock, column, start, "WriteStamp")
+    }
+
+    /// The query's rows where lookup joins are below: each gain of their left side, probed once.
+    fn gains(&mut self, plan: &Plan) -> Collection<'s> {
+        match &plan.node {
+            Node::Project { input, expressions } if has_lookup(input) => {
+                let rows = self.gains(input);
+                self.map_whole(rows, input.schema.len(), Shape::rows().after_project(expressions))
+            }
+            Node::Filter { input, predicate } if has_lookup(input) => {
+                let rows = self.gains(input);
+                self.map_whole(rows, input.schema.len(), Shape::rows().after_filter(predicate))
+            }
+            Node::Join(join) if is_lookup(join.kind) => self.probe(join),
+            _ => {
+                let rows = consolidate(self.rows(plan), "Consolidate");
+                collection(rows.inner.flat_map(|(row, time, diff)| (diff > 0).then_some((row, time, diff))))
+            }
+        }
+    }
+    fn probe(&mut self, join: &Join) -> Collection<'s> {
+        let gains = self.gains(&join.left);
+        self.lookup(join, gains, Shape::rows())
+    }
+    /// The keys of the rows that the query loses.
+    fn losses(&mut self, plan: &Plan, key: &[usize]) -> Result<Collection<'s>, SqlError> {
+        let types = plan.schema.types();
+        let keys = key.iter().map(|c| ScalarExpr::column(*c, types[*c].clone())).collect();
+        let (base, keys) = lost_keys(plan, keys)?;
+        let rows = consolidate(self.rows(base), "Consolidate");
+        let lost = collection(rows.inner.flat_map(|(row, time, diff)| (diff < 0).then_some((row, time, -diff))));
+        Ok(self.map_whole(lost, base.schema.len(), Shape::rows().after_project(&keys)))
+    }
+}
+
+/// The row without one column: the place that a stamp will take.
+fn without_column(row: &[u8], column: usize) -> Row {
+    use deltaworks_dataflow::row::field_len;
+    let mut at = 0;
+    for _ in 0..column {
+        at += field_len(&row[at..]);
+    }
+    let after = at + field_len(&row[at..]);
+    Row::from_bytes(&[&row[..at], &row[after..]].concat())
+}

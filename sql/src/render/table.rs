@@ -1,0 +1,114 @@
+//! Renders tables: commands folded by a merge engine into rows.
+
+use std::rc::Rc;
+
+use deltaworks_dataflow::arrange::collection;
+use deltaworks_dataflow::{Collection, Command, CommandKind, Datum, Diff, Row, Schema, Time};
+use deltaworks_operators::merge::{MergeCounters, MergeSpec, keyless, merge};
+use timely::dataflow::StreamVec;
+use timely::dataflow::operators::Concat;
+use timely::dataflow::operators::vec::Map;
+
+use super::Renderer;
+use crate::expr::{Evaluator, ScalarExpr};
+
+/// A table as the renderer needs it. Plain data.
+#[derive(Clone, Debug)]
+pub struct TableSpec {
+    /// Qualified name.
+    pub name: String,
+    /// All columns, computed ones included.
+    pub schema: Schema,
+    /// How commands fold; None for a table without a key.
+    pub merge: Option<MergeSpec>,
+    /// Where every column is computed over the columns that a source delivers; None where a source delivers all.
+    pub computed: Option<Vec<ScalarExpr>>,
+    /// The input on which statements and sources send commands.
+    pub input: u32,
+    /// The input on which updates of the dead-letter table come.
+    pub errors_input: u32,
+}
+
+impl<'s> Renderer<'_, '_, 's> {
+    /// Renders a table fed by its input, by later dataflows, and by the inserts of this one, and defines it and its dead
+    /// letters. Returns nothing: [`define`](Self::define) makes it readable.
+    pub fn table(&mut self, spec: &TableSpec, inserts: Vec<StreamVec<'s, Time, Command>>) {
+        let mut commands = self.build.commands(spec.input);
+        if let Some(computed) = &spec.computed {
+            commands = self.compute(commands, computed.clone());
+        }
+        let fed = self.build.fed(&spec.name);
+        let all = commands.concat(fed);
+        let all = inserts.into_iter().fold(all, |all, insert| all.concat(insert));
+        let (rows, rejected) = match &spec.merge {
+            Some(merge_spec) => {
+                let counters = Rc::new(MergeCounters::default());
+                let shown = Rc::clone(&counters);
+                self.build.observe(&format!("{} table", spec.name), move || counter_lines(&shown));
+                merge(all, merge_spec.clone(), counters, &format!("Merge: {}", spec.name))
+            }
+            None => keyless(all),
+        };
+        self.define(&spec.name, rows);
+        let letters = self.dead_letters(spec, rejected);
+        self.define(&format!("{}$errors", spec.name), letters);
+    }
+    /// The computed columns of upserts and retractions; a delete holds only key columns, which a source delivers.
+    fn compute(&mut self, commands: StreamVec<'s, Time, Command>, computed: Vec<ScalarExpr>) -> StreamVec<'s, Time, Command> {
+        let mut evaluator = Evaluator::new(computed, Rc::clone(&self.errors));
+        let mut scratch = Vec::new();
+        commands.map(move |command| {
+            if command.kind == CommandKind::Delete {
+                return command;
+            }
+            scratch.clear();
+            evaluator.eval_row(&command.row, &mut scratch);
+            Command { row: Row::from_bytes(&scratch), ..command }
+        })
+    }
+    /// What sources and this table's merge engine rejected.
+    fn dead_letters(&mut self, spec: &TableSpec, rejected: StreamVec<'s, Time, (Command, &'static str)>) -> Collection<'s> {
+        use timely::container::CapacityContainerBuilder;
+        use timely::dataflow::channels::pact::Pipeline;
+        use timely::dataflow::operators::generic::Operator;
+        let source = spec.name.clone();
+        let letters = rejected.unary::<CapacityContainerBuilder<Vec<(Row, Time, Diff)>>, _, _, _>(
+            Pipeline,
+            "Rejected",
+            move |_, _| {
+                move |input, output| {
+                    input.for_each(|capability, data| {
+                        let time = *capability.time();
+                        let letter = |(command, reason)| (letter(&source, &command, reason), time, 1);
+                        output.session(&capability).give_iterator(data.drain(..).map(letter));
+                    });
+                }
+            },
+        );
+        self.build.updates(spec.errors_input).concat(collection(letters))
+    }
+}
+
+/// A rejected command as a row of the dead-letter table.
+fn letter(source: &str, command: &Command, reason: &str) -> Row {
+    let position = command.position;
+    Row::pack([
+        Datum::str(source),
+        Datum::Int(position.partition.into()),
+        Datum::Int(i64::try_from(position.offset).unwrap_or(i64::MAX)),
+        Datum::Int(position.timestamp.saturating_mul(1000)),
+        Datum::Null,
+        Datum::Bytes(command.row.to_vec().into()),
+        Datum::Null,
+        Datum::str(reason),
+        Datum::Int(position.timestamp.saturating_mul(1000)),
+    ])
+}
+fn counter_lines(counters: &MergeCounters) -> Vec<(String, Diff, Vec<String>)> {
+    let line = |what: &str, count: u64| (what.to_string(), i64::try_from(count).unwrap_or(i64::MAX), Vec::new());
+    vec![
+        line("deletes ignored", counters.ignored_deletes.get()),
+        line("rows ignored", counters.ignored_rows.get()),
+        line("keys seen from two partitions", counters.mixed_partitions.get()),
+    ]
+}

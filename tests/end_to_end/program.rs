@@ -1,0 +1,62 @@
+//! Runs the binary and reads what it leaves behind.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What a run of the binary left behind.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs `deltaworks` in a folder.
+pub(crate) fn deltaworks(folder: &Path, arguments: &[&str]) -> Run {
+    let output = Command::new(env!("CARGO_BIN_EXE_deltaworks")).current_dir(folder).args(arguments).output().unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+/// Writes a script into a folder and runs it with JSON output.
+pub(crate) fn script(folder: &Path, sql: &str, arguments: &[&str]) -> Run {
+    std::fs::write(folder.join("job.sql"), sql).unwrap();
+    let mut all = vec!["run", "job.sql", "--format", "json"];
+    all.extend(arguments);
+    deltaworks(folder, &all)
+}
+/// A path of the repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Folds a changelog file to its final rows, as text, without `_tech_write_ts`, by their first field. Every retraction must
+/// take back exactly the row that is there.
+pub(crate) fn fold(path: &Path) -> Vec<String> {
+    let mut rows: BTreeMap<String, String> = BTreeMap::new();
+    for line in std::fs::read_to_string(path).unwrap().lines() {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        let row = line[line.find("\"row\":").unwrap() + 6..line.len() - 1].to_string();
+        let key = row.split(',').next().unwrap().to_string();
+        match entry["op"].as_str().unwrap() {
+            "+I" | "+U" => {
+                assert!(rows.insert(key, row).is_none(), "a row was inserted over another: {line}");
+            }
+            _ => assert_eq!(rows.remove(&key), Some(row), "a retraction of a row that is not there: {line}"),
+        }
+    }
+    let bare = |row: String| match row.find(",\"_tech_write_ts\":") {
+        Some(at) => format!("{}}}", &row[..at]),
+        None => row,
+    };
+    rows.into_values().map(bare).collect()
+}
+/// The lines of a golden file.
+pub(crate) fn golden(path: &Path) -> Vec<String> {
+    std::fs::read_to_string(path).unwrap().lines().map(str::to_string).collect()
+}
