@@ -53,7 +53,9 @@ fn command(arguments: Arguments) -> Result<(), EngineError> {
             engine(&options)?.explain_script(&text, &file)
         }
         Command::Shell { options } => shell::run(&options),
-        Command::Record { .. } => Err(EngineError::new("recording from a broker is not supported yet", "copy a recording made elsewhere")),
+        Command::Record { .. } => {
+            Err(EngineError::new("recording from a broker is not supported yet", "copy a recording made elsewhere"))
+        }
     }
 }
 

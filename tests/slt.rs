@@ -84,12 +84,18 @@ fn cells(result: &ResultSet, mut row: &[u8]) -> Vec<String> {
     result.schema.types().into_iter().map(cell).collect()
 }
 
+/// Cells are separated by tabs and compared to the letter.
+fn same_cells(_: sqllogictest::Normalizer, actual: &[Vec<String>], expected: &[String]) -> bool {
+    actual.iter().map(|row| row.join("\t")).eq(expected.iter().cloned())
+}
+
 fn run(file: &Path, evaluation: Evaluation) -> Result<(), Failed> {
     let file = file.to_path_buf();
     let workers = if matches!(evaluation, Evaluation::Chopped(_)) { 2 } else { 1 };
     let job = move || {
         let make = move || std::future::ready(Database::new(evaluation, workers));
         let mut runner = sqllogictest::Runner::new(make);
+        runner.with_validator(same_cells);
         runner.run_file(&file).map_err(|e| format!("{evaluation:?}: {}", e.display(false)))
     };
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(job).map_err(|e| e.to_string())?;

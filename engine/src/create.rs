@@ -86,13 +86,6 @@ impl Columns {
         };
         // A computed column's type follows from the others, so those come first.
         for (place, column) in create.schema.columns.iter().enumerate() {
-            if create.schema.columns[..place].iter().any(|other| other.name == column.name) {
-                return Err(EngineError::new(
-                    format!("column \"{}\" is there twice", column.name),
-                    "give each column a name of its own",
-                )
-                .in_column(column.position.line, column.position.column));
-            }
             let data_type = match &column.data_type {
                 Some(data_type) => session
                     .sql_type(data_type)

@@ -64,11 +64,28 @@ pub(crate) fn lock(sink: &SharedSink) -> std::sync::MutexGuard<'_, OpenSink> {
 
 /// One thing to build, in an order in which nothing is read before it is built.
 enum Step {
-    Table { spec: TableSpec, inserts: Vec<(Plan, InsertTarget, Option<usize>)> },
-    View { name: String, plan: Plan, stamp: Option<usize> },
-    Sink { name: String, plan: Plan, stamp: Option<usize>, sink: SharedSink },
+    Table {
+        spec: TableSpec,
+        inserts: Vec<(Plan, InsertTarget, Option<usize>)>,
+    },
+    View {
+        name: String,
+        plan: Plan,
+        stamp: Option<usize>,
+    },
+    Sink {
+        name: String,
+        plan: Plan,
+        stamp: Option<usize>,
+        sink: SharedSink,
+    },
     /// Inserts into a table of an earlier dataflow.
-    Feed { table: String, plan: Plan, target: InsertTarget, stamp: Option<usize> },
+    Feed {
+        table: String,
+        plan: Plan,
+        target: InsertTarget,
+        stamp: Option<usize>,
+    },
 }
 
 /// Everything a worker needs to build a dataflow.
@@ -172,13 +189,8 @@ pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>)
         }
     }
     let imports = imports(catalog, &steps, &order);
-    let installation = Installation {
-        imports,
-        steps,
-        keeps: keeps.clone(),
-        clock_input: request.clock_input,
-        timezone: request.timezone,
-    };
+    let installation =
+        Installation { imports, steps, keeps: keeps.clone(), clock_input: request.clock_input, timezone: request.timezone };
     host.install(&request.dataflow, Arc::new(move |build: &mut Build<'_, '_>| installation.build(build)));
     for name in &order {
         if let Some(entry) = catalog.entries.get_mut(name) {
@@ -233,7 +245,8 @@ fn imports(catalog: &Catalog, steps: &[Step], order: &[String]) -> Vec<(String, 
             }
         }
     }
-    let own = |name: &String| order.contains(name) || name.strip_suffix("$errors").is_some_and(|t| order.iter().any(|o| o == t));
+    let own =
+        |name: &String| order.contains(name) || name.strip_suffix("$errors").is_some_and(|t| order.iter().any(|o| o == t));
     reads
         .into_iter()
         .filter(|name| !own(name))

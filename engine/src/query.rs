@@ -10,7 +10,7 @@ use deltaworks_dataflow::{Column, DataType, Datum, Row, Schema};
 use deltaworks_sql::arrangement::ArrangementKey;
 use deltaworks_sql::explain::{Context, ExplainRow, Target, explain_statement};
 use deltaworks_sql::expr::{Function, ScalarExpr};
-use deltaworks_sql::lower::{PlanSettings, lower_query};
+use deltaworks_sql::lower::{PlanSettings, check_query, lower_query};
 use deltaworks_sql::parser::{Body, Name, Spanned, Statement, rewrite, table_names};
 use deltaworks_sql::plan::{Node, Plan};
 use deltaworks_sql::session::ClockReading;
@@ -151,6 +151,7 @@ impl Engine {
     pub(crate) fn continuous(&mut self, body: &Body) -> Result<Continuous> {
         let mut query = body.query.clone();
         rewrite(&mut *query)?;
+        check_query(&query)?;
         let names = table_names(&Statement::Query(body.clone()));
         self.check_names(&names)?;
         let logical = self.session.logical_plan(&query)?;
@@ -175,7 +176,10 @@ impl Engine {
             Statement::CreateView(create) => &create.body,
             Statement::Insert(insert) => &insert.body,
             _ => {
-                return Err(EngineError::new("EXPLAIN takes a query", "write EXPLAIN SELECT .., or EXPLAIN INSERT INTO .. SELECT .."));
+                return Err(EngineError::new(
+                    "EXPLAIN takes a query",
+                    "write EXPLAIN SELECT .., or EXPLAIN INSERT INTO .. SELECT ..",
+                ));
             }
         };
         let continuous = self.continuous(body)?;

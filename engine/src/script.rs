@@ -17,8 +17,8 @@ use deltaworks_sql::expr::ScalarExpr;
 use deltaworks_sql::lower::JoinStrategy;
 use deltaworks_sql::lower::unique::unique_columns;
 use deltaworks_sql::parser::{
-    CreateDynamicTable, CreateTable, CreateView, DropObject, Insert, Name, ObjectKind, Spanned, Statement,
-    parse_script, substitute, table_names,
+    CreateDynamicTable, CreateTable, CreateView, DropObject, Insert, Name, ObjectKind, Spanned, Statement, parse_script,
+    substitute, table_names,
 };
 use deltaworks_sql::plan::{Node, Plan};
 use deltaworks_sql::render::check_lookups;
@@ -77,14 +77,12 @@ impl Engine {
     ///
     /// # Errors
     /// An unknown time zone; threads that cannot be had.
-    pub fn new(
-        options: Options,
-        results: Results,
-        messages: Messages,
-        stop: Arc<AtomicBool>,
-    ) -> Result<Engine> {
+    pub fn new(options: Options, results: Results, messages: Messages, stop: Arc<AtomicBool>) -> Result<Engine> {
         let timezone: chrono_tz::Tz = options.timezone.parse().map_err(|_| {
-            EngineError::new(format!("there is no time zone \"{}\"", options.timezone), "name one as in Europe/Berlin or UTC")
+            EngineError::new(
+                format!("there is no time zone \"{}\"", options.timezone),
+                "name one as in Europe/Berlin or UTC",
+            )
         })?;
         let clock = options.clock.unwrap_or(if options.replay.is_some() { ClockMode::Replay } else { ClockMode::System });
         let session = Session::new(timezone)?;
@@ -464,6 +462,7 @@ impl Engine {
             ));
         };
         let mut continuous = self.continuous(&insert.body)?;
+        self.check_circle(&target, &continuous.plan)?;
         continuous.plan = into_table(continuous.plan, &table, &insert.columns, &self.session)?;
         let stamp = match continuous.stamp {
             Some(place) => stamp_place(&table, &insert.columns, place),
@@ -483,6 +482,18 @@ impl Engine {
         let plan = continuous.plan;
         self.catalog.inserts.push(catalog::Insert { target, plan, stamp, statement, dataflow: None });
         Ok(())
+    }
+    /// A table that is fed by what is computed from it would never come to rest.
+    fn check_circle(&self, target: &str, plan: &Plan) -> Result<()> {
+        let mut reads = BTreeSet::new();
+        Catalog::reads(plan, &mut reads);
+        if !self.catalog.closure(reads).contains(target) {
+            return Ok(());
+        }
+        Err(EngineError::new(
+            format!("the query reads what is computed from \"{}\" itself: the insert would be a circle", short(target)),
+            "insert into another table",
+        ))
     }
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         match key {
@@ -731,7 +742,9 @@ impl Engine {
             drop(open);
             self.say(&line);
             if conflicts > 0 {
-                self.say(&format!("warning: {conflicts} rows of {table} shared their key with another row and were left out"));
+                self.say(&format!(
+                    "warning: {conflicts} rows of {table} shared their key with another row and were left out"
+                ));
             }
         }
         self.report_sources();
@@ -860,9 +873,8 @@ pub fn read_job(path: &Path) -> Result<(String, String)> {
     let name = file.to_string_lossy().into_owned();
     match std::fs::read_to_string(&file) {
         Ok(text) => Ok((text, name)),
-        Err(error) => Err(EngineError::new(
-            format!("cannot read \"{name}\": {error}"),
-            "name a .sql file, or a folder with a job.sql",
-        )),
+        Err(error) => {
+            Err(EngineError::new(format!("cannot read \"{name}\": {error}"), "name a .sql file, or a folder with a job.sql"))
+        }
     }
 }

@@ -78,7 +78,10 @@ pub(crate) fn table_format(table: &Table) -> Result<TableFormat> {
     let place = |column: &usize| table.delivered.iter().position(|d| d == column);
     let key: Option<Vec<usize>> = table.key.iter().map(place).collect();
     let key = key.ok_or_else(|| {
-        EngineError::new("a computed column is part of the PRIMARY KEY of a table with a connector", "key the table by columns that the source delivers")
+        EngineError::new(
+            "a computed column is part of the PRIMARY KEY of a table with a connector",
+            "key the table by columns that the source delivers",
+        )
     })?;
     let format = options.first(&["value.format", "format"]).map_or("json", |(_, value)| value).to_string();
     let mut table_format = TableFormat::new(Format::from_name(&format)?, delivered, key);
@@ -146,7 +149,12 @@ impl Sources {
         self.open.iter().all(|source| source.ended)
     }
     /// Reads and decodes one tick's records: per input, its commands.
-    pub(crate) fn read(&mut self, options: &Options, clock: &mut Clock, workers: usize) -> Result<Vec<(InputId, InputBatch)>> {
+    pub(crate) fn read(
+        &mut self,
+        options: &Options,
+        clock: &mut Clock,
+        workers: usize,
+    ) -> Result<Vec<(InputId, InputBatch)>> {
         let mut batches = Vec::new();
         let (records_max, bytes_max) = (options.tick_records, TICK_BYTES * workers);
         for source in self.open.iter_mut().filter(|source| !source.ended) {

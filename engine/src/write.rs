@@ -9,7 +9,8 @@ use deltaworks_connectors::format::text::ResultSet;
 use deltaworks_dataflow::batch::to_array;
 use deltaworks_dataflow::host::InputBatch;
 use deltaworks_dataflow::row::{is_null_field, project, split_field};
-use deltaworks_dataflow::{Command, CommandKind, Datum, Position, Row, Schema};
+use deltaworks_dataflow::{Command, CommandKind, DataType, Datum, Position, Row, Schema};
+use deltaworks_operators::merge::DeleteBehavior;
 use deltaworks_sql::expr::{EvalErrors, Evaluator, ScalarExpr};
 use deltaworks_sql::parser::{Body, Insert, Name, Statement, parse_script, rewrite, table_names};
 use sqlparser::ast;
@@ -55,6 +56,9 @@ impl Engine {
         rewrite(&mut *query)?;
         let names = table_names(&Statement::Query(insert.body.clone()));
         self.check_names(&names)?;
+        if let ast::SetExpr::Values(values) = &mut *query.body {
+            cast_values(values, &table, &insert.columns)?;
+        }
         let plan = self.session.logical_plan(&query)?;
         let plan = self.to_columns(&table, &insert.columns, plan)?;
         let ResultSet { rows, .. } = self.run(plan, &names)?;
@@ -157,7 +161,9 @@ impl Engine {
         for row in &found.rows {
             let (old, new) = split_at_column(row, width);
             check_not_null(&schema, &new)?;
-            changes.push(loss(&table, &old));
+            if table.key.is_empty() || moves(&table, &old, &new) {
+                changes.push(loss(&table, &old));
+            }
             changes.push((CommandKind::Upsert, new));
         }
         // All losses first: a new row may take the key of another row that moves away.
@@ -185,6 +191,13 @@ impl Engine {
     }
     /// Writes commands to a table as one tick and waits until it is complete.
     pub(crate) fn write(&mut self, name: &str, table: &Table, changes: Vec<(CommandKind, Row)>) -> Result<()> {
+        let deletes = changes.iter().any(|(kind, _)| *kind != CommandKind::Upsert);
+        if deletes && table.merge.as_ref().is_some_and(|merge| merge.delete == DeleteBehavior::Disable) {
+            return Err(EngineError::new(
+                format!("deletes are disabled on table \"{}\"", short(name)),
+                "nothing was written; create the table with 'table.delete.behavior' = 'allow' to delete from it",
+            ));
+        }
         self.ensure_installed(std::iter::once(name.to_string()).collect())?;
         let statement = self.next_statement();
         let command = |(offset, (kind, row)): (usize, (CommandKind, Row))| {
@@ -284,6 +297,40 @@ fn loss(table: &Table, row: &[u8]) -> (CommandKind, Row) {
     }
     project(row, &table.key, &mut bytes);
     (CommandKind::Delete, Row::from_bytes(&bytes))
+}
+/// Whether an update changes the row's key.
+fn moves(table: &Table, old: &[u8], new: &[u8]) -> bool {
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    project(old, &table.key, &mut before);
+    let places: Option<Vec<usize>> =
+        table.key.iter().map(|column| table.delivered.iter().position(|place| place == column)).collect();
+    let Some(places) = places else { return true };
+    project(new, &places, &mut after);
+    before != after
+}
+/// Casts every value to its column's type, so that the rows of one VALUES need not agree on a type of their own.
+fn cast_values(values: &mut ast::Values, table: &Table, listed: &[String]) -> Result<()> {
+    let width = values.rows.first().map_or(0, |row| row.content.len());
+    let places = insert_places(table, listed, width)?;
+    let types: Vec<Option<ast::DataType>> =
+        places.iter().map(|place| written_type(&table.schema.columns[*place].data_type)).collect();
+    for row in &mut values.rows {
+        for (value, data_type) in row.content.iter_mut().zip(&types) {
+            let Some(data_type) = data_type.clone() else { continue };
+            let expr = Box::new(std::mem::replace(value, ast::Expr::value(ast::Value::Null)));
+            *value = ast::Expr::Cast { kind: ast::CastKind::TryCast, expr, data_type, array: false, format: None };
+        }
+    }
+    Ok(())
+}
+/// The type as the parser has it; None for one that cannot be written in a CAST.
+fn written_type(data_type: &DataType) -> Option<ast::DataType> {
+    let (body, _) = parse_query(&format!("SELECT CAST(NULL AS {data_type})")).ok()?;
+    let ast::SetExpr::Select(select) = *body.query.body else { return None };
+    match select.projection.into_iter().next()? {
+        ast::SelectItem::UnnamedExpr(ast::Expr::Cast { data_type, .. }) => Some(data_type),
+        _ => None,
+    }
 }
 fn split_at_column(row: &[u8], column: usize) -> (Row, Row) {
     let mut rest = row;

@@ -20,10 +20,8 @@ use crate::pending::Pending;
 /// Sums the updates of each time, rows owned by their hash.
 pub fn consolidate<'s>(input: Collection<'s>, name: &str) -> Collection<'s> {
     let by_row = Exchange::new(|update: &(Row, Time, Diff)| hash_bytes(&update.0));
-    let output = input.inner.unary_frontier::<CapacityContainerBuilder<Vec<(Row, Time, Diff)>>, _, _, _>(
-        by_row,
-        name,
-        |_, _| {
+    let output =
+        input.inner.unary_frontier::<CapacityContainerBuilder<Vec<(Row, Time, Diff)>>, _, _, _>(by_row, name, |_, _| {
             let mut pending: Pending<(Row, Diff)> = Pending::new();
             move |(input, frontier), output| {
                 input.for_each(|capability, updates| pending.stash(&capability, updates, 0));
@@ -34,7 +32,6 @@ pub fn consolidate<'s>(input: Collection<'s>, name: &str) -> Collection<'s> {
                     output.session(&capability).give_iterator(timed);
                 }
             }
-        },
-    );
+        });
     collection(output)
 }

@@ -1,17 +1,17 @@
 //! The operators of a dataflow, one file each.
 pub mod aggregate;
-pub mod temporal_filter;
+mod changed;
 pub mod commands;
 pub mod consolidate;
 pub mod distinct;
 pub mod gather;
+mod key_order;
 pub mod keyed_store;
 pub mod merge;
-pub mod stamp;
-pub mod top_k;
-mod changed;
-mod key_order;
 mod pending;
+pub mod stamp;
+pub mod temporal_filter;
+pub mod top_k;
 
 pub mod join;
 #[cfg(test)]

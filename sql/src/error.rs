@@ -69,7 +69,8 @@ fn in_our_words(text: &str) -> SqlError {
     while let Some(rest) = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
         text = rest;
     }
-    let (message, help) = text.split_once(". ").unwrap_or((text, ""));
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (message, help) = text.split_once(". ").unwrap_or((&text, "look at the statement's names and types"));
     SqlError::new(lower_first(message.trim_end_matches('.')), lower_first(help.trim_end_matches('.')))
 }
 fn lower_first(text: &str) -> String {

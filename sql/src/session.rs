@@ -58,12 +58,14 @@ pub const DEFAULT_SCHEMA: &str = "public";
 const ROW: &str = "row";
 
 /// Rules of the optimizer that serve batch execution only and would hide the shapes that are lowered.
-const BATCH_RULES: [&str; 5] = [
+const BATCH_RULES: [&str; 6] = [
     "single_distinct_aggregation_to_group_by",
     "push_down_leaf_projections",
     "extract_leaf_expressions",
     "push_down_limit",
     "filter_null_join_keys",
+    // Wants a function registry that the streaming context does not have; lowering takes DISTINCT ON as it is.
+    "replace_distinct_aggregate",
 ];
 
 /// What the clock functions return in a query that is not continuous.
@@ -183,9 +185,7 @@ impl Session {
             .collect();
         let schema = DFSchema::try_from(datafusion::arrow::datatypes::Schema::new(fields))?;
         let body = self.planned_expression(&function.body, &schema)?;
-        self.register_function(&function.name, |name| {
-            Macro::udf(name, parameters.clone(), returns.clone(), body.clone())
-        });
+        self.register_function(&function.name, |name| Macro::udf(name, parameters.clone(), returns.clone(), body.clone()));
         Ok(())
     }
     /// Registers a function that is answered by an API connection, so that its calls can be planned.
@@ -267,8 +267,7 @@ impl Session {
         on_large_stack(move || {
             let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> =
                 Optimizer::new().rules.into_iter().filter(|rule| !BATCH_RULES.contains(&rule.name())).collect();
-            let context =
-                OptimizerContext::new_with_config_options(Arc::new(options)).without_query_execution_start_time();
+            let context = OptimizerContext::new_with_config_options(Arc::new(options)).without_query_execution_start_time();
             Optimizer::with_rules(rules).optimize(plan, &context, |_, _| {})
         })
     }
@@ -284,9 +283,7 @@ impl Session {
         let plan = on_large_stack(move || {
             // The expression as the only column over a table of that schema: analysis wants a plan.
             let source = provider_as_source(Arc::new(EmptyTable::new(arrow)));
-            let plan = LogicalPlanBuilder::scan(ROW, source, None)?
-                .project([unqualified(expr)?.alias("value")])?
-                .build()?;
+            let plan = LogicalPlanBuilder::scan(ROW, source, None)?.project([unqualified(expr)?.alias("value")])?.build()?;
             analyse(&state, plan)
         })?;
         match &plan {
@@ -332,9 +329,7 @@ fn config() -> SessionConfig {
     config
 }
 /// Our rules around those of the batch engine.
-fn analyzer_rules(
-    timezone: chrono_tz::Tz,
-) -> Vec<Arc<dyn datafusion::optimizer::AnalyzerRule + Send + Sync>> {
+fn analyzer_rules(timezone: chrono_tz::Tz) -> Vec<Arc<dyn datafusion::optimizer::AnalyzerRule + Send + Sync>> {
     let mut rules = Analyzer::new().rules;
     rules.insert(0, Arc::new(dialect::DialectRule { timezone }));
     rules.push(Arc::new(checked::CheckedRule { timezone }));
@@ -365,9 +360,8 @@ fn unqualified(expr: Expr) -> PlanResult<Expr> {
     Ok(plain.data)
 }
 fn block_on<F: Future>(future: F) -> PlanResult<F::Output> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .map_err(|error| DataFusionError::External(Box::new(error)))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().build().map_err(|error| DataFusionError::External(Box::new(error)))?;
     Ok(runtime.block_on(future))
 }
 /// Runs a step on a thread with a stack of [`STACK`] bytes.

@@ -58,7 +58,7 @@ fn what_a_script_can_get_wrong() {
     let cases = [
         ("SELECT * FROM nowhere", "\"nowhere\" does not exist"),
         ("CREATE TABLE t (a INT); SELECT b FROM t", "b"),
-        ("CREATE TABLE t (a INT, a INT)", "column \"a\" is there twice"),
+        ("CREATE TABLE t (a INT, a INT)", "column \"a\" is declared twice"),
         ("CREATE TABLE t (a INT); CREATE TABLE t (a INT)", "\"t\" exists already"),
         ("CREATE TABLE t (a STRING); SELECT * FROM t WHERE a = 1", "cast"),
         ("CREATE TABLE t (a INT); CREATE DYNAMIC TABLE v AS SELECT a FROM t; DROP TABLE t", "\"v\""),
@@ -73,8 +73,14 @@ fn what_a_script_can_get_wrong() {
              INSERT INTO a SELECT k FROM b; INSERT INTO b SELECT k FROM a",
             "circle",
         ),
-        ("CREATE TABLE e (a INT) WITH ('connector' = 'filesystem', 'path' = 'no.json', 'format' = 'json'); SELECT * FROM e", "no.json"),
-        ("CREATE TABLE e (a INT) WITH ('connector' = 'kafka', 'topic' = 'e', 'format' = 'json'); SELECT * FROM e", "--replay"),
+        (
+            "CREATE TABLE e (a INT) WITH ('connector' = 'filesystem', 'path' = 'no.json', 'format' = 'json'); SELECT * FROM e",
+            "no.json",
+        ),
+        (
+            "CREATE TABLE e (a INT) WITH ('connector' = 'kafka', 'topic' = 'e', 'format' = 'json'); SELECT * FROM e",
+            "--replay",
+        ),
         ("MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE", "MERGE INTO is not supported yet"),
     ];
     for (sql, message) in cases {

@@ -81,5 +81,9 @@ fn explain_prints_every_continuous_statement() {
     .unwrap();
     let run = deltaworks(folder.path(), &["explain", "job.sql", "--format", "json"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
-    assert!(run.stdout.contains("\"operator\":\"aggregate\"") && run.stdout.contains("\"operator\":\"source\""), "{}", run.stdout);
+    assert!(
+        run.stdout.contains("\"operator\":\"aggregate\"") && run.stdout.contains("\"operator\":\"source\""),
+        "{}",
+        run.stdout
+    );
 }

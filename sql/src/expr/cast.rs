@@ -47,7 +47,10 @@ pub(crate) fn cast<'a>(value: Datum<'a>, from: &DataType, to: &DataType) -> Resu
 /// Types that are a count of the same unit hold each other's values unchanged.
 fn same_unit(from: &DataType, to: &DataType) -> bool {
     use DataType::{BigInt, Timestamp, TimestampLtz};
-    matches!((from, to), (Timestamp, TimestampLtz | BigInt) | (TimestampLtz, Timestamp | BigInt) | (BigInt, Timestamp | TimestampLtz))
+    matches!(
+        (from, to),
+        (Timestamp, TimestampLtz | BigInt) | (TimestampLtz, Timestamp | BigInt) | (BigInt, Timestamp | TimestampLtz)
+    )
 }
 /// Whether the type is one of the integers.
 pub(crate) fn is_integer(data_type: &DataType) -> bool {

@@ -22,26 +22,75 @@ pub(super) struct Compiler<'a> {
 /// A compiled expression.
 #[derive(Debug)]
 pub(super) enum Node {
-    Column { index: usize, data_type: DataType },
-    Constant { value: Datum<'static>, encoded: Vec<u8> },
+    Column {
+        index: usize,
+        data_type: DataType,
+    },
+    Constant {
+        value: Datum<'static>,
+        encoded: Vec<u8>,
+    },
     /// A comparison of two fields by their encoded bytes.
-    CompareBytes { op: BinaryOp, left: Operand, right: Operand },
+    CompareBytes {
+        op: BinaryOp,
+        left: Operand,
+        right: Operand,
+    },
     /// A comparison of two integers.
-    CompareInts { op: BinaryOp, left: Box<Node>, right: Box<Node> },
+    CompareInts {
+        op: BinaryOp,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
     /// Any other comparison.
-    Compare { op: BinaryOp, left: Box<Node>, right: Box<Node> },
+    Compare {
+        op: BinaryOp,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
     And(Box<Node>, Box<Node>),
     Or(Box<Node>, Box<Node>),
-    Unary { op: UnaryOp, input: Box<Node> },
-    Negate { input: Box<Node>, data_type: DataType, fails: Failure },
+    Unary {
+        op: UnaryOp,
+        input: Box<Node>,
+    },
+    Negate {
+        input: Box<Node>,
+        data_type: DataType,
+        fails: Failure,
+    },
     /// Arithmetic of integers of one unit.
-    Whole { op: BinaryOp, left: Box<Node>, right: Box<Node>, to: DataType, fails: Failure },
+    Whole {
+        op: BinaryOp,
+        left: Box<Node>,
+        right: Box<Node>,
+        to: DataType,
+        fails: Failure,
+    },
     Arithmetic(Box<Arithmetic>),
-    Cast { input: Box<Node>, from: DataType, to: DataType, fails: Failure },
-    Case { branches: Vec<(Node, Node)>, otherwise: Option<Box<Node>>, is_int: bool },
+    Cast {
+        input: Box<Node>,
+        from: DataType,
+        to: DataType,
+        fails: Failure,
+    },
+    Case {
+        branches: Vec<(Node, Node)>,
+        otherwise: Option<Box<Node>>,
+        is_int: bool,
+    },
     Coalesce(Vec<Node>),
-    InList { input: Box<Node>, items: Vec<Datum<'static>>, has_null: bool, negated: bool },
-    Like { input: Box<Node>, pattern: LikePattern, negated: bool },
+    InList {
+        input: Box<Node>,
+        items: Vec<Datum<'static>>,
+        has_null: bool,
+        negated: bool,
+    },
+    Like {
+        input: Box<Node>,
+        pattern: LikePattern,
+        negated: bool,
+    },
     Call(Box<Call>),
     Udf(Box<CompiledUdf>),
 }
@@ -169,14 +218,17 @@ impl Compiler<'_> {
                 let input = Box::new(nodes.swap_remove(0));
                 return Node::InList { input, items, has_null: !nulls.is_empty(), negated: *negated };
             }
-            (Function::Like { negated, ignore_case, escape }, [_, ScalarExpr::Literal { value: Datum::Str(pattern), .. }]) => {
+            (
+                Function::Like { negated, ignore_case, escape },
+                [_, ScalarExpr::Literal { value: Datum::Str(pattern), .. }],
+            ) => {
                 let pattern = LikePattern::new(pattern, *escape, *ignore_case);
                 return Node::Like { input: Box::new(nodes.swap_remove(0)), pattern, negated: *negated };
             }
             _ => {}
         }
         let types = arguments.iter().map(ScalarExpr::data_type).collect();
-        let (function, to, fails) = (function.clone(), to.clone(), self.failure(expr));
+        let (function, to, fails) = (*function, to.clone(), self.failure(expr));
         Node::Call(Box::new(Call { function, arguments: nodes, types, to, fails }))
     }
 }

@@ -70,6 +70,8 @@ pub enum Function {
     ToLocal(chrono_tz::Tz),
     /// The instant of a wall-clock time in a zone.
     ToInstant(chrono_tz::Tz),
+    /// The instant that a text names: by its own offset, else in a zone.
+    ParseInstant(chrono_tz::Tz),
     /// `WRITE_TIMESTAMP()`: stamped by the planner's table, NULL where nothing stamps it.
     WriteTimestamp,
     /// A struct of the arguments.
@@ -168,6 +170,7 @@ impl fmt::Display for Function {
             Function::UnixTimestamp => "UNIX_TIMESTAMP",
             Function::ToLocal(zone) => return write!(f, "LOCAL[{zone}]"),
             Function::ToInstant(zone) => return write!(f, "INSTANT[{zone}]"),
+            Function::ParseInstant(zone) => return write!(f, "PARSE_INSTANT[{zone}]"),
             Function::WriteTimestamp => "WRITE_TIMESTAMP",
             Function::MakeStruct => "STRUCT",
             Function::GetField(index) => return write!(f, "FIELD_{index}"),

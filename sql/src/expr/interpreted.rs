@@ -57,8 +57,7 @@ impl ScalarUDFImpl for Interpreted {
         let arrays = args.args.iter().map(|value| value.to_array(args.number_rows)).collect::<Result<Vec<_>>>()?;
         let batch = RecordBatch::try_new(Arc::new(schema.clone()), arrays)?;
         let schema = DFSchema::try_from(schema)?;
-        let physical =
-            create_physical_expr(&self.expr, &schema, &ExecutionProps::new(), &Default::default())?;
+        let physical = create_physical_expr(&self.expr, &schema, &ExecutionProps::new(), &Default::default())?;
         let array = physical.evaluate(&batch)?.into_array(args.number_rows)?;
         Ok(ColumnarValue::Array(datafusion::arrow::compute::cast(&array, &self.gives)?))
     }

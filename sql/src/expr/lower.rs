@@ -222,7 +222,9 @@ impl Lowering<'_> {
         let mut arguments = self.lower_all(args)?;
         let wrong = |argument: &ScalarExpr| argument.data_type() != DataType::String;
         match function {
-            Function::Upper | Function::Lower | Function::CharLength | Function::Trim { .. } if arguments.iter().any(wrong) => {
+            Function::Upper | Function::Lower | Function::CharLength | Function::Trim { .. }
+                if arguments.iter().any(wrong) =>
+            {
                 return Ok(None);
             }
             Function::Coalesce => {

@@ -12,10 +12,10 @@ use datafusion::scalar::ScalarValue;
 use deltaworks_dataflow::batch::{datum_at, to_array};
 use deltaworks_dataflow::{DataType, Datum};
 
+use super::ScalarExpr;
 use super::arithmetic::{Fault, canonical};
 use super::compile::{Failure, Node};
 use super::eval::View;
-use super::ScalarExpr;
 
 /// A function of the batch engine.
 #[derive(Clone)]

@@ -114,7 +114,8 @@ fn bitmap(set: &RoaringTreemap) -> Datum<'static> {
 /// The function's value; no argument is NULL.
 pub(crate) fn call<'a>(function: BitmapFunction, args: &[Datum<'a>]) -> Result<Datum<'a>, Fault> {
     use BitmapFunction::{
-        And, AndCardinality, AndNot, AndNotCardinality, Build, HasAll, HasAny, Or, OrCardinality, ToBitmap, Xor, XorCardinality,
+        And, AndCardinality, AndNot, AndNotCardinality, Build, HasAll, HasAny, Or, OrCardinality, ToBitmap, Xor,
+        XorCardinality,
     };
     match function {
         ToBitmap => build(args),

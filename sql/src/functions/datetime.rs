@@ -5,6 +5,7 @@ use std::fmt;
 
 use chrono::format::{Item, StrftimeItems};
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, Offset, TimeZone, Timelike};
+use datafusion::arrow::compute::kernels::cast_utils::string_to_datetime;
 use deltaworks_dataflow::{DataType, Datum};
 
 use crate::expr::Function;
@@ -83,12 +84,13 @@ pub(crate) fn call<'a>(function: Function, args: &[Datum<'a>], types: &[DataType
         Function::DateDiff => Datum::Int(int(0)? - int(1)?),
         Function::DateTrunc(unit) => Datum::Int(truncate(int(0)?, unit)?),
         Function::DatePart(unit) => {
-            let micros = if types.first() == Some(&DataType::Date) { int(0)?.checked_mul(DAY).ok_or(Fault)? } else { int(0)? };
+            let micros =
+                if types.first() == Some(&DataType::Date) { int(0)?.checked_mul(DAY).ok_or(Fault)? } else { int(0)? };
             Datum::Int(part(micros, unit)?)
         }
         Function::ToTimestampLtz => Datum::Int(epoch(int(0)?, if args.len() > 1 { int(1)? } else { 3 })?),
         Function::FromUnixtime => {
-            let pattern = if args.len() > 1 { text(1)? } else { "yyyy-MM-dd HH:mm:ss" };
+            let pattern = if args.len() > 1 { text(1)? } else { DEFAULT_PATTERN };
             format(int(0)?.checked_mul(SECOND).ok_or(Fault)?, pattern)?
         }
         Function::DateFormat => format(int(0)?, text(1)?)?,
@@ -98,6 +100,10 @@ pub(crate) fn call<'a>(function: Function, args: &[Datum<'a>], types: &[DataType
         }),
         Function::ToLocal(zone) => Datum::Int(local(int(0)?, zone)?),
         Function::ToInstant(zone) => Datum::Int(instant(int(0)?, zone)?),
+        Function::ParseInstant(zone) => {
+            let at = string_to_datetime(&zone, text(0)?).map_err(|_| Fault)?;
+            Datum::Int(at.timestamp_micros())
+        }
         _ => return Err(Fault),
     })
 }
@@ -161,6 +167,9 @@ fn instant(micros: i64, zone: chrono_tz::Tz) -> Result<i64, Fault> {
         }
     }
 }
+
+/// The pattern of FROM_UNIXTIME without one.
+pub(crate) const DEFAULT_PATTERN: &str = "yyyy-MM-dd HH:mm:ss";
 
 fn format<'a>(micros: i64, pattern: &str) -> Result<Datum<'a>, Fault> {
     let at = datetime_of(micros)?;
@@ -247,9 +256,7 @@ mod tests {
     #[test]
     fn summer_time() {
         let zone = chrono_tz::Europe::Berlin;
-        let at = |text: &str| {
-            NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M").unwrap().and_utc().timestamp_micros()
-        };
+        let at = |text: &str| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M").unwrap().and_utc().timestamp_micros();
         assert_eq!(local(at("2026-07-01 10:00"), zone), Ok(at("2026-07-01 12:00")));
         assert_eq!(instant(at("2026-07-01 12:00"), zone), Ok(at("2026-07-01 10:00")));
         // 02:30 is skipped on 2026-03-29: it counts as 01:30 UTC, which is 03:30 local.

@@ -28,9 +28,7 @@ pub(crate) mod text;
 
 use datafusion::arrow::datatypes::{DataType as ArrowType, Field, TimeUnit};
 use datafusion::common::Result;
-use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use deltaworks_dataflow::DataType;
 use std::sync::Arc;
 
@@ -87,7 +85,7 @@ fn unix_timestamp_takes(types: &[ArrowType]) -> Option<Vec<ArrowType>> {
     match types {
         // The planner gives the call without arguments the clock.
         [] => Some(Vec::new()),
-        [at] if temporal(at) => Some(vec![micros()]),
+        [at] if temporal(at) => Some(vec![ArrowType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))]),
         [at, _] if temporal(at) => Some(vec![ArrowType::Utf8; 2]),
         _ => None,
     }
@@ -122,8 +120,8 @@ pub(crate) fn scalar_functions() -> Vec<ScalarUDF> {
         Native::udf("concat", &[], Function::Concat, texts, DataType::String),
         Native::udf("substr", &["substring"], Function::Substr, substr_takes, DataType::String),
         Native::udf("datediff", &[], Function::DateDiff, dates, DataType::Int),
-        Native::udf("date_format", &[], Function::DateFormat, format_takes, DataType::String),
-        Native::udf("to_timestamp_ltz", &[], Function::ToTimestampLtz, epoch_takes, DataType::TimestampLtz),
+        date_format(),
+        to_timestamp_ltz(),
         Native::udf("from_unixtime", &[], Function::FromUnixtime, from_unixtime_takes, DataType::String),
         Native::udf("unix_timestamp", &[], Function::UnixTimestamp, unix_timestamp_takes, DataType::BigInt),
         ScalarUDF::new_from_impl(If { signature: Signature::any(3, Volatility::Immutable) }),
@@ -172,6 +170,19 @@ pub(crate) fn to_instant(zone: chrono_tz::Tz) -> ScalarUDF {
     Native::udf("instant", &[], Function::ToInstant(zone), zoned_takes, DataType::TimestampLtz)
 }
 
+/// The instant that a text names: by its own offset, else in a zone.
+pub(crate) fn parse_instant(zone: chrono_tz::Tz) -> ScalarUDF {
+    Native::udf("parse_instant", &[], Function::ParseInstant(zone), zoned_takes, DataType::TimestampLtz)
+}
+/// `DATE_FORMAT`.
+pub(crate) fn date_format() -> ScalarUDF {
+    Native::udf("date_format", &[], Function::DateFormat, format_takes, DataType::String)
+}
+/// `TO_TIMESTAMP_LTZ`.
+pub(crate) fn to_timestamp_ltz() -> ScalarUDF {
+    Native::udf("to_timestamp_ltz", &[], Function::ToTimestampLtz, epoch_takes, DataType::TimestampLtz)
+}
+
 /// `IF(condition, then, otherwise)`: the planner makes a CASE of it, so that only one value is computed.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct If {
@@ -185,10 +196,7 @@ impl ScalarUDFImpl for If {
         &self.signature
     }
     fn return_type(&self, types: &[ArrowType]) -> Result<ArrowType> {
-        let coerced = datafusion::logical_expr::type_coercion::other::get_coerce_type_for_case_expression(
-            &types[1..],
-            None,
-        );
+        let coerced = datafusion::logical_expr::type_coercion::other::get_coerce_type_for_case_expression(&types[1..], None);
         Ok(coerced.unwrap_or_else(|| types[1].clone()))
     }
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -30,13 +30,7 @@ pub(crate) struct Native {
 }
 
 impl Native {
-    pub(crate) fn udf(
-        name: &'static str,
-        aliases: &[&str],
-        function: Function,
-        takes: Takes,
-        gives: DataType,
-    ) -> ScalarUDF {
+    pub(crate) fn udf(name: &'static str, aliases: &[&str], function: Function, takes: Takes, gives: DataType) -> ScalarUDF {
         ScalarUDF::new_from_impl(Native {
             name,
             aliases: aliases.iter().map(ToString::to_string).collect(),

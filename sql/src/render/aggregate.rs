@@ -116,9 +116,8 @@ impl<'s> Renderer<'_, '_, 's> {
             let start = self.build.start;
             collate(parts.into_iter().map(|part| part.rows).collect(), defaults, start, "Collate")
         };
-        let places: Vec<usize> = (0..aggregate.aggregates.len())
-            .map(|call| keys + order.iter().position(|c| *c == call).unwrap_or(0))
-            .collect();
+        let places: Vec<usize> =
+            (0..aggregate.aggregates.len()).map(|call| keys + order.iter().position(|c| *c == call).unwrap_or(0)).collect();
         let columns: Vec<usize> = (0..keys).chain(places).collect();
         let in_order = columns.iter().enumerate().all(|(index, column)| index == *column);
         results.map(move |(key, value)| {
@@ -164,10 +163,8 @@ impl<'s> Renderer<'_, '_, 's> {
         }
         let layout = Layout { key: keys.to_vec(), value: vec![value] };
         let arranged = self.arrange(input, layout, &order, "Head");
-        let skip: usize = order
-            .iter()
-            .map(|k| Direction { descending: k.descending, nulls_first: k.nulls_first }.fields())
-            .sum();
+        let skip: usize =
+            order.iter().map(|k| Direction { descending: k.descending, nulls_first: k.nulls_first }.fields()).sum();
         let spec = TopKSpec { order_fields: skip, ..TopKSpec::first() };
         top_k(arranged, spec, "Head", move |key, value, _| {
             let mut rest = value;
@@ -183,7 +180,9 @@ impl<'s> Renderer<'_, '_, 's> {
             let keyed = self.keyed(input, keys, vec![argument(call, 0)]);
             return distinct_count(keyed, "DistinctCount");
         }
-        if call.distinct && let Some(accumulator) = accumulator(call) {
+        if call.distinct
+            && let Some(accumulator) = accumulator(call)
+        {
             let (count, mut columns) = (keys.len(), keys.to_vec());
             columns.push(argument(call, 0));
             let shape = Shape::rows().after_project(&columns);

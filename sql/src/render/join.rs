@@ -106,9 +106,8 @@ impl<'s> Renderer<'_, '_, 's> {
         }
         let residual = join.residual.as_ref().map(|residual| {
             let mut evaluator = self.residual(residual, &sides);
-            let test: Residual = Box::new(move |key: &[u8], left: &[u8], right: &[u8]| {
-                evaluator.eval_predicate_parts(&[key, left, right])
-            });
+            let test: Residual =
+                Box::new(move |key: &[u8], left: &[u8], right: &[u8]| evaluator.eval_predicate_parts(&[key, left, right]));
             test
         });
         let anti = join.kind != JoinKind::Semi;
@@ -144,11 +143,7 @@ impl<'s> Renderer<'_, '_, 's> {
             },
         )
     }
-    pub(super) fn lookback<D: Exiting>(
-        &mut self,
-        lookback: &Lookback,
-        shape: Shape,
-    ) -> VecCollection<'s, Time, D, Diff> {
+    pub(super) fn lookback<D: Exiting>(&mut self, lookback: &Lookback, shape: Shape) -> VecCollection<'s, Time, D, Diff> {
         let left_arity = lookback.left.schema.len();
         let arity = left_arity + lookback.right.schema.len();
         let read = shape.columns_read(arity);
@@ -244,9 +239,8 @@ impl<'s> Renderer<'_, '_, 's> {
         types: Vec<DataType>,
     ) -> deltaworks_operators::join::Hop<'s> {
         let mut key = Evaluator::new(keys, Rc::clone(&self.errors));
-        let whole: Vec<ScalarExpr> = (0..types.len())
-            .map(|c| ScalarExpr::column(layout.place(c, false).unwrap_or(0), types[c].clone()))
-            .collect();
+        let whole: Vec<ScalarExpr> =
+            (0..types.len()).map(|c| ScalarExpr::column(layout.place(c, false).unwrap_or(0), types[c].clone())).collect();
         let mut row = Evaluator::new(whole, Rc::clone(&self.errors));
         deltaworks_operators::join::Hop {
             input,

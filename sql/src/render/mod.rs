@@ -6,13 +6,13 @@
 //! need the same rows cut in the same way use one, and arrangements of tables are kept under a name for later dataflows.
 
 mod aggregate;
+mod insert;
 mod join;
 mod layout;
 mod rank;
 mod recompute;
 mod shape;
 mod table;
-mod insert;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -28,6 +28,7 @@ use timely::dataflow::operators::vec::Map;
 
 use self::layout::Layout;
 use self::shape::{Exiting, Shape};
+use crate::arrangement::unnamed;
 use crate::expr::{EvalErrors, ScalarExpr};
 use crate::plan::{ClockVariable, Node, Plan};
 use crate::session::Session;
@@ -229,11 +230,15 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
             data.map(|data| (data, time, diff))
         }))
     }
-    fn map_whole<D: Exiting>(&mut self, rows: Collection<'s>, arity: usize, shape: Shape) -> VecCollection<'s, Time, D, Diff> {
+    fn map_whole<D: Exiting>(
+        &mut self,
+        rows: Collection<'s>,
+        arity: usize,
+        shape: Shape,
+    ) -> VecCollection<'s, Time, D, Diff> {
         let mut compiled = shape.compile(arity, &|column| column, &self.errors);
-        let mapped = rows.inner.flat_map(move |(row, time, diff)| {
-            compiled.apply(&[&row], diff).map(|data| (data, time, diff))
-        });
+        let mapped =
+            rows.inner.flat_map(move |(row, time, diff)| compiled.apply(&[&row], diff).map(|data| (data, time, diff)));
         collection(mapped)
     }
     fn constant(&mut self, rows: &[Row]) -> Collection<'s> {
@@ -340,9 +345,10 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
     /// The plan's rows cut by `layout` and arranged; shared by structural equality.
     fn arrange(&mut self, plan: &Plan, layout: Layout, order: &[crate::plan::SortKey], name: &str) -> Arranged<'s> {
         let flags: Vec<bool> = order.iter().flat_map(|key| [key.descending, key.nulls_first]).collect();
-        let same = |entry: &&(Plan, Layout, Vec<bool>, Arranged<'s>)| {
-            entry.0 == *plan && entry.1 == layout && entry.2 == flags
-        };
+        // The same rows under another alias are the same rows.
+        let rows = unnamed(plan.clone());
+        let same =
+            |entry: &&(Plan, Layout, Vec<bool>, Arranged<'s>)| entry.0 == rows && entry.1 == layout && entry.2 == flags;
         if let Some((_, _, _, arranged)) = self.arranged.iter().find(same) {
             return arranged.clone();
         }
@@ -353,7 +359,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
         };
         let keyed = self.render::<(Row, Row)>(plan, shape);
         let arranged = arrange(keyed, &format!("Arrange: {name}"));
-        self.arranged.push((plan.clone(), layout, flags, arranged.clone()));
+        self.arranged.push((rows, layout, flags, arranged.clone()));
         arranged
     }
     fn session(&mut self) -> Rc<Session> {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::{Field, Schema as ArrowSchema, SchemaRef};
-use datafusion::common::ScalarValue;
+use datafusion::common::{Column as PlanColumn, ScalarValue};
 use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::logical_expr::expr_rewriter::normalize_col;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
@@ -102,7 +103,9 @@ fn function(session: &Session, call: &AggregateCall, types: &[DataType]) -> Resu
     let literal = |i: usize| call.arguments[i].as_literal().is_some();
     let argument = |i: usize| -> Arc<dyn PhysicalExpr> {
         // Some functions want a parameter that is fixed, e.g. the fraction of a percentile.
-        if literal(i) && let Some(value) = call.arguments[i].as_literal() {
+        if literal(i)
+            && let Some(value) = call.arguments[i].as_literal()
+        {
             let array = to_array(std::slice::from_ref(value), &types[i]);
             if let Ok(scalar) = ScalarValue::try_from_array(&array, 0) {
                 return datafusion::physical_expr::expressions::lit(scalar);
@@ -153,9 +156,14 @@ impl PartitionWindow {
         let repeated = rows.iter().flat_map(|(row, diff)| (0..*diff).map(move |_| *row));
         let batch = to_record_batch(&self.input, repeated).map_err(|e| SqlError::new(e.to_string(), ""))?;
         let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
-        let plan = LogicalPlanBuilder::scan("p", provider_as_source(Arc::new(table)), None)?
-            .window(self.functions.clone())?
-            .build()?;
+        let scan = LogicalPlanBuilder::scan("p", provider_as_source(Arc::new(table)), None)?.build()?;
+        // Functions of different orders are planned one on top of the other, in an order that is not ours.
+        let functions =
+            self.functions.iter().map(|f| Ok(normalize_col(f.clone(), &scan)?)).collect::<Result<Vec<_>, SqlError>>()?;
+        let mut columns: Vec<Expr> = scan.schema().columns().into_iter().map(Expr::Column).collect();
+        columns.extend(functions.iter().map(|f| Expr::Column(PlanColumn::from_name(f.schema_name().to_string()))));
+        let windows = LogicalPlanBuilder::window_plan(scan, functions)?;
+        let plan = LogicalPlanBuilder::from(windows).project(columns)?.build()?;
         let mut results = Vec::with_capacity(rows.len());
         for batch in self.session.execute(plan, ClockReading::default())? {
             results.extend(from_record_batch(&self.output, &batch).map_err(|e| SqlError::new(e.to_string(), ""))?);

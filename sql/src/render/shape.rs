@@ -4,9 +4,7 @@
 //! applies to the row that it has in hand as several slices (key, left value, right value), without putting them together
 //! first. The row leaves as a [`Row`], or already cut into key and value for the next arrangement.
 
-use deltaworks_dataflow::row::{
-    encode_bool, encode_field_descending, encode_null, field_len, is_null_field, split_field,
-};
+use deltaworks_dataflow::row::{encode_bool, encode_field_descending, encode_null, field_len, is_null_field, split_field};
 use deltaworks_dataflow::{Diff, Row};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -72,8 +70,7 @@ impl Shape {
     }
     /// Rows leave cut into key and value; the value is the sort keys, then `payload`.
     pub(crate) fn sorted(key: Vec<ScalarExpr>, order: &[SortKey], payload: Vec<ScalarExpr>) -> Self {
-        let directions =
-            order.iter().map(|k| Direction { descending: k.descending, nulls_first: k.nulls_first }).collect();
+        let directions = order.iter().map(|k| Direction { descending: k.descending, nulls_first: k.nulls_first }).collect();
         let value = order.iter().map(|k| k.expression.clone()).chain(payload).collect();
         Shape { stages: Vec::new(), exit: Exit::Keyed(key, value, directions) }
     }
@@ -127,8 +124,7 @@ impl Shape {
         let mut steps = Vec::new();
         let mut physical = true;
         let moved = |e: &ScalarExpr, physical: bool| if physical { e.map_columns(place) } else { e.clone() };
-        let move_all =
-            |list: &[ScalarExpr], physical: bool| list.iter().map(|e| moved(e, physical)).collect::<Vec<_>>();
+        let move_all = |list: &[ScalarExpr], physical: bool| list.iter().map(|e| moved(e, physical)).collect::<Vec<_>>();
         for stage in &self.stages {
             match stage {
                 Stage::Filter(predicate) => {

@@ -54,7 +54,11 @@ impl<'s> Renderer<'_, '_, 's> {
         self.define(&format!("{}$errors", spec.name), letters);
     }
     /// The computed columns of upserts and retractions; a delete holds only key columns, which a source delivers.
-    fn compute(&mut self, commands: StreamVec<'s, Time, Command>, computed: Vec<ScalarExpr>) -> StreamVec<'s, Time, Command> {
+    fn compute(
+        &mut self,
+        commands: StreamVec<'s, Time, Command>,
+        computed: Vec<ScalarExpr>,
+    ) -> StreamVec<'s, Time, Command> {
         let mut evaluator = Evaluator::new(computed, Rc::clone(&self.errors));
         let mut scratch = Vec::new();
         commands.map(move |command| {

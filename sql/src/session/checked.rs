@@ -25,7 +25,7 @@ use crate::expr::{BinaryOp, Function, lower_literal};
 use crate::functions::external::is_external;
 use crate::functions::guarded::Guarded;
 use crate::functions::native::{Checked, Native};
-use crate::functions::{canonical_float, to_instant, to_local};
+use crate::functions::{canonical_float, parse_instant, to_instant, to_local};
 
 /// Functions that cannot fail and that the optimizer knows by name.
 const TOTAL: [&str; 6] = ["get_field", "named_struct", "struct", "make_array", "coalesce", "nullif"];
@@ -114,11 +114,11 @@ impl CheckedRule {
         let from = expr.get_type(schema)?;
         let micros = ArrowType::Timestamp(TimeUnit::Microsecond, None);
         Ok(match (self.crosses(&expr, to, schema), is_instant(&from)) {
-            // Text with an offset is an instant already; without one, it is a wall-clock time.
             (true, true) if !to.is_integer() => {
                 let local = to_local(self.timezone).call(vec![expr]);
                 if *to == micros { local } else { cast(local, to) }
             }
+            (true, false) if from.is_string() => parse_instant(self.timezone).call(vec![expr]),
             (true, false) if !from.is_integer() && !from.is_null() => {
                 let local = if from == micros { expr } else { cast(expr, &micros) };
                 to_instant(self.timezone).call(vec![local])
@@ -216,10 +216,8 @@ fn interval_type(left: &Expr, right: &Expr, schema: &DFSchema) -> Result<ArrowTy
 /// A comparison of intervals is one of microseconds: the batch engine would compare days before hours.
 fn compare_intervals(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let is_interval = |expr: &Expr| expr.get_type(schema).is_ok_and(|data_type| data_type == INTERVAL);
-    let comparable = matches!(
-        binary.op,
-        Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq
-    );
+    let comparable =
+        matches!(binary.op, Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq);
     if !comparable || !is_interval(&binary.left) && !is_interval(&binary.right) {
         return Ok(Transformed::no(Expr::BinaryExpr(binary)));
     }

@@ -8,12 +8,12 @@ use datafusion::common::{DFSchema, Result, Spans};
 use datafusion::logical_expr::expr::{Case, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, cast};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::error::SqlError;
 use crate::functions::native::type_name;
-use crate::functions::{If, clock, macros::Macro, to_local};
+use crate::functions::{If, clock, date_format, datetime, macros::Macro, to_instant, to_local, to_timestamp_ltz};
 
 /// The rule.
 #[derive(Debug)]
@@ -86,12 +86,16 @@ impl DialectRule {
             let args = vec![self.clock(clock::NOW)];
             return Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { args, ..call })));
         }
-        let expr = Expr::ScalarFunction(call);
+        let expr = match self.timezone {
+            chrono_tz::UTC => Expr::ScalarFunction(call),
+            zone => in_zone(call, zone, schema),
+        };
         Ok(match expr.get_type(schema) {
             Ok(ArrowType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Nanosecond, zone)) => {
                 Transformed::yes(cast(expr, ArrowType::Timestamp(TimeUnit::Microsecond, zone)))
             }
-            _ => Transformed::no(expr),
+            // Told apart from the call by the caller, which compares.
+            _ => Transformed::yes(expr),
         })
     }
     /// The variable, in wall-clock time of the session zone.
@@ -101,6 +105,28 @@ impl DialectRule {
             return variable;
         }
         to_local(self.timezone).call(vec![variable])
+    }
+}
+/// Functions that take the calendar's parts of an instant: they see its wall-clock time.
+fn in_zone(mut call: ScalarFunction, zone: chrono_tz::Tz, schema: &DFSchema) -> Expr {
+    let is_instant = |expr: &Expr| matches!(expr.get_type(schema), Ok(ArrowType::Timestamp(_, Some(_))));
+    let local = |expr: Expr| if is_instant(&expr) { to_local(zone).call(vec![expr]) } else { expr };
+    match call.func.name() {
+        "from_unixtime" => {
+            let mut args = call.args.into_iter();
+            let seconds = args.next().unwrap_or_else(|| lit(0));
+            let pattern = args.next().unwrap_or_else(|| lit(datetime::DEFAULT_PATTERN));
+            date_format().call(vec![to_local(zone).call(vec![to_timestamp_ltz().call(vec![seconds, lit(0)])]), pattern])
+        }
+        "date_part" | "to_char" | "date_format" => {
+            call.args = call.args.into_iter().map(local).collect();
+            Expr::ScalarFunction(call)
+        }
+        "date_trunc" if call.args.get(1).is_some_and(is_instant) => {
+            call.args = call.args.into_iter().map(local).collect();
+            to_instant(zone).call(vec![Expr::ScalarFunction(call)])
+        }
+        _ => Expr::ScalarFunction(call),
     }
 }
 fn wrong_if() -> SqlError {
@@ -117,9 +143,7 @@ fn check(expr: &Expr, schema: &DFSchema) -> Result<()> {
         }
         Expr::InList(list) => list.list.iter().try_for_each(|item| check_pair(&list.expr, item, schema)),
         Expr::Case(case) => match &case.expr {
-            Some(operand) => {
-                case.when_then_expr.iter().try_for_each(|(value, _)| check_pair(operand, value, schema))
-            }
+            Some(operand) => case.when_then_expr.iter().try_for_each(|(value, _)| check_pair(operand, value, schema)),
             None => Ok(()),
         },
         Expr::InSubquery(query) => {
