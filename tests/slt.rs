@@ -9,6 +9,8 @@
 //! Expected answers come from outside both engines (`tests/oracle.py`, or a calculation in a comment of the file). A file may
 //! say `# modes: batch stream`. The seed of `chopped` is printed with a failure; `SLT_SEED` sets it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};

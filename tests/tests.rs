@@ -7,6 +7,8 @@
 //! | `bad_input` | broken records and broken scripts |
 //! | `real_input` | the first-touch job on a grocery panel, where that data is there |
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "end_to_end/bad_input.rs"]
 mod bad_input;
 #[path = "end_to_end/command_line.rs"]

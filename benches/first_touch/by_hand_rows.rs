@@ -38,6 +38,9 @@ use std::time::{Duration, Instant};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The commands of a tick by topic.
+type TopicCommands = Vec<(Topic, Vec<Command>)>;
+
 /// The first-touch job by hand on packed rows.
 #[derive(Parser)]
 struct Arguments {
@@ -268,7 +271,7 @@ impl Input {
         Ok(Input { source, decoders, records: Records::new(), decoded: Decoded::default() })
     }
     /// The number of records of the next tick, and its commands.
-    fn next_tick(&mut self, size: usize) -> Result<(usize, Vec<(Topic, Vec<Command>)>)> {
+    fn next_tick(&mut self, size: usize) -> Result<(usize, TopicCommands)> {
         self.records.clear();
         match &mut self.source {
             Source::Files(files) => read_lines(files, size, &mut self.records)?,

@@ -187,7 +187,7 @@ fn sort_and_consolidate(mut updates: Vec<KeyedUpdate>) -> Vec<KeyedUpdate> {
     });
     let mut sorted: Vec<KeyedUpdate> = Vec::with_capacity(updates.len());
     for (_, _, index) in order {
-        let update = std::mem::replace(&mut updates[index as usize], ((Row::default(), Row::default()), 0, 0));
+        let update = std::mem::take(&mut updates[index as usize]);
         match sorted.last_mut() {
             Some(last) if last.1 == update.1 && last.0 == update.0 => last.2 += update.2,
             Some(last) if last.2 == 0 => *last = update,

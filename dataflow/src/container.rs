@@ -47,7 +47,7 @@ impl BatchContainer for RowContainer {
     type Owned = Row;
     type ReadItem<'a> = &'a [u8];
     #[inline(always)]
-    fn into_owned<'a>(item: &'a [u8]) -> Row {
+    fn into_owned(item: &[u8]) -> Row {
         Row::from_bytes(item)
     }
     #[inline(always)]

@@ -60,7 +60,7 @@ impl Engine {
             cast_values(values, &table, &insert.columns)?;
         }
         let plan = self.session.logical_plan(&query)?;
-        let plan = self.to_columns(&table, &insert.columns, plan)?;
+        let plan = self.insert_plan(&table, &insert.columns, plan)?;
         let ResultSet { rows, .. } = self.run(plan, &names)?;
         let schema = table.delivered_schema();
         let upserts: Vec<(CommandKind, Row)> = rows.into_iter().map(|row| (CommandKind::Upsert, row)).collect();
@@ -72,7 +72,7 @@ impl Engine {
         Ok(count)
     }
     /// The plan's columns as the table's delivered ones: in place or by the listed names, cast, defaults filled in.
-    pub(crate) fn to_columns(&mut self, table: &Table, listed: &[String], plan: LogicalPlan) -> Result<LogicalPlan> {
+    pub(crate) fn insert_plan(&mut self, table: &Table, listed: &[String], plan: LogicalPlan) -> Result<LogicalPlan> {
         let places = insert_places(table, listed, plan.schema().fields().len())?;
         let columns = plan.schema().columns();
         let mut expressions = Vec::new();

@@ -142,7 +142,7 @@ impl Sum {
         let (l, r) = (left.data_type(), right.data_type());
         let date = |date: &ScalarExpr, interval: &ScalarExpr, times: i128| {
             let interval = Sum::of(interval);
-            let days = (interval.terms.is_empty() && interval.constant % DAY == 0).then(|| interval.constant / DAY)?;
+            let days = (interval.terms.is_empty() && interval.constant % DAY == 0).then_some(interval.constant / DAY)?;
             Some(Sum::of(date).plus(Sum::constant(days), times))
         };
         match (&l, &r) {

@@ -39,7 +39,7 @@ fn is_lookup(kind: JoinKind) -> bool {
 }
 
 /// The keys of a lost row, over the columns of the first plan below the lookups; or why they cannot be known.
-fn lost_keys<'p>(plan: &'p Plan, keys: Vec<ScalarExpr>) -> Result<(&'p Plan, Vec<ScalarExpr>), SqlError> {
+fn lost_keys(plan: &Plan, keys: Vec<ScalarExpr>) -> Result<(&Plan, Vec<ScalarExpr>), SqlError> {
     match &plan.node {
         Node::Project { input, expressions } if has_lookup(input) => {
             lost_keys(input, keys.iter().map(|key| key.substitute(expressions)).collect())
