@@ -10,13 +10,15 @@
 //! | `ticks.rs` | sources start, their records become ticks; back-pressure |
 //! | `clock.rs` | what NOW() sees |
 //! | `query.rs` | SELECT at the newest complete tick, EXPLAIN |
-//! | `write.rs` | one-shot INSERT, UPDATE, DELETE, TRUNCATE, COPY |
+//! | `write.rs` | one-shot INSERT, UPDATE, DELETE, TRUNCATE |
+//! | `copy.rs` | PUT, COPY INTO |
 //! | `show.rs` | SHOW, DESCRIBE |
 //! | `snapshot.rs` | tables as the batch engine sees them |
 //! | `error.rs` | [`EngineError`]: what went wrong, where, and what would be right |
 
 mod catalog;
 mod clock;
+mod copy;
 mod create;
 mod error;
 mod install;

@@ -244,6 +244,12 @@ impl Engine {
             }
             Statement::Refresh(name) => self.refresh(name),
             Statement::Set { key, value } => self.set(key, value),
+            Statement::Put { path, file } => self.put(path, file.as_deref()),
+            Statement::CopyInto(copy) => {
+                let (loaded, _) = self.copy_into(copy)?;
+                self.report(loaded, &format!("copied into {}", copy.table));
+                Ok(())
+            }
             other => Err(not_supported(other)),
         }
     }
@@ -854,8 +860,6 @@ fn not_supported(statement: &Statement) -> EngineError {
     let what = match statement {
         Statement::Merge(_) => "MERGE INTO",
         Statement::Repair { .. } => "REPAIR TABLE",
-        Statement::Put { .. } => "PUT",
-        Statement::CopyInto(_) => "COPY INTO",
         Statement::CreatePipe(_) => "CREATE PIPE",
         Statement::CreateExternalFunction(_) => "CREATE EXTERNAL FUNCTION",
         Statement::CreateConnection { .. } => "CREATE API CONNECTION",

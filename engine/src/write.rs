@@ -26,7 +26,7 @@ type Result<T> = std::result::Result<T, EngineError>;
 
 impl Engine {
     /// The table that a one-shot write may write.
-    fn writable(&self, name: &Name) -> Result<(String, Table)> {
+    pub(crate) fn writable(&self, name: &Name) -> Result<(String, Table)> {
         self.check_names(std::slice::from_ref(name))?;
         let qualified = self.catalog.qualify(name);
         let entry = self.catalog.get(&qualified);
@@ -90,17 +90,29 @@ impl Engine {
         }
         Ok(LogicalPlanBuilder::from(plan).project(expressions)?.build()?)
     }
-    /// The value of a default: an expression without columns, at the present instant.
-    fn default_value(&mut self, default: &ast::Expr) -> Result<ScalarValue> {
+    /// What stands in a column that an insert leaves out: its default or NULL, as a row of one field.
+    pub(crate) fn default_row(&mut self, table: &Table, place: usize) -> Result<Row> {
+        let Some(default) = table.defaults.get(&place) else { return Ok(Row::pack([Datum::Null])) };
+        let default = self.default_expression(default)?.cast_to(&table.schema.columns[place].data_type);
+        let mut field = Vec::new();
+        Evaluator::new(vec![default], EvalErrors::new()).eval_row(&[], &mut field);
+        Ok(Row::from_bytes(&field))
+    }
+    /// A default with the clock read.
+    fn default_expression(&mut self, default: &ast::Expr) -> Result<ScalarExpr> {
         let now = self.clock.now();
         let timezone = self.session.timezone();
-        let expression = self.session.expression(default, &Schema::default())?.transform(&|part| match part {
+        Ok(self.session.expression(default, &Schema::default())?.transform(&|part| match part {
             ScalarExpr::Clock(variable) => {
                 let data_type = ScalarExpr::Clock(variable).data_type();
                 ScalarExpr::literal(variable.at(now, 1, timezone), data_type)
             }
             other => other,
-        });
+        }))
+    }
+    /// The value of a default: an expression without columns, at the present instant.
+    fn default_value(&mut self, default: &ast::Expr) -> Result<ScalarValue> {
+        let expression = self.default_expression(default)?;
         let data_type = expression.data_type();
         let mut field = Vec::new();
         Evaluator::new(vec![expression], EvalErrors::new()).eval_row(&[], &mut field);

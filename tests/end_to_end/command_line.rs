@@ -87,3 +87,20 @@ fn explain_prints_every_continuous_statement() {
         run.stdout
     );
 }
+
+#[test]
+fn put_and_copy_into() {
+    let folder = tempfile::tempdir().unwrap();
+    let csv = "id,amount,at\n1,2.50,5/1/2026 9:05\n2,,5/2/2026 10:00\nthree,1,5/3/2026 1:00\n4,1\n";
+    std::fs::write(folder.path().join("in.csv"), csv).unwrap();
+    let sql = "CREATE TABLE t (at TIMESTAMP, id INT, amount DECIMAL(10, 2), note STRING DEFAULT 'none');
+               PUT 'in.csv' TO USER VOLUME FILE 'a.csv';
+               COPY INTO t (id, amount, at) FROM USER VOLUME USING csv
+                 OPTIONS ('header' = 'true', 'nullValue' = '', 'timestampFormat' = 'M/d/yyyy H:mm') FILES ('a.csv');
+               SELECT * FROM t ORDER BY id; SELECT position FROM t$errors ORDER BY position";
+    let run = script(folder.path(), sql, &[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let rows = r#"[{"at":"2026-05-01 09:05:00","id":1,"amount":2.50,"note":"none"},{"at":"2026-05-02 10:00:00","id":2,"amount":null,"note":"none"}]"#;
+    assert_eq!(run.stdout, format!("{rows}\n[{{\"position\":4}},{{\"position\":5}}]\n"), "{}", run.stderr);
+    assert!(run.stderr.contains("2 rows of t were rejected") && run.stderr.contains("a.csv:4"), "{}", run.stderr);
+}

@@ -1,0 +1,161 @@
+//! PUT and COPY INTO: files into the user volume, and from there into a table.
+//!
+//! A row that does not fit the table goes to `<table>$errors` and is counted; the rest loads, as one tick.
+
+use std::path::{Path, PathBuf};
+
+use deltaworks_connectors::decode::{DeadLetter, Decoded, TableFormat, TopicFilter};
+use deltaworks_connectors::file::FileSource;
+use deltaworks_connectors::format::Format;
+use deltaworks_connectors::options::Options as ConnectorOptions;
+use deltaworks_connectors::record::Records;
+use deltaworks_connectors::source::{ReadState, RecordSource};
+use deltaworks_dataflow::host::InputBatch;
+use deltaworks_dataflow::row::nth_field;
+use deltaworks_dataflow::{CommandKind, Row, Schema};
+use deltaworks_sql::parser::{CopyFiles, CopyInto, CopySource, FileLocation};
+
+use crate::catalog::Table;
+use crate::error::EngineError;
+use crate::query::short;
+use crate::script::Engine;
+
+type Result<T> = std::result::Result<T, EngineError>;
+
+/// Records and bytes that are decoded at a time.
+const CHUNK: (usize, usize) = (8192, 4 << 20);
+
+impl Engine {
+    /// PUT: copies a file into the user volume.
+    pub(crate) fn put(&mut self, path: &str, file: Option<&str>) -> Result<()> {
+        let from = Path::new(path);
+        let name = file.map(PathBuf::from).or_else(|| from.file_name().map(PathBuf::from)).unwrap_or_default();
+        let to = self.options.volume.join(name);
+        let copied = to.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::copy(from, &to));
+        let bytes = copied.map_err(|e| {
+            EngineError::new(
+                format!("cannot put \"{path}\" into the user volume as \"{}\": {e}", to.display()),
+                "name a file that can be read; --volume DIR says where the user volume is",
+            )
+        })?;
+        self.say(&format!("{bytes} bytes put into {}", to.display()));
+        Ok(())
+    }
+    /// COPY INTO. Returns how many rows were loaded and how many rejected.
+    pub(crate) fn copy_into(&mut self, copy: &CopyInto) -> Result<(usize, usize)> {
+        let CopySource::Files(files) = &copy.source else {
+            return Err(EngineError::new("COPY INTO from a query is not supported yet", "use INSERT INTO .. SELECT"));
+        };
+        let (qualified, table) = self.writable(&copy.table)?;
+        let places = listed_places(&table, &copy.columns)?;
+        let format = file_format(&table, &places, files)?;
+        let source = FileSource::from_files(self.paths(files)?, &format)?;
+        let (rows, dead) = read_all(source, &format)?;
+        let missing = self.missing_values(&table, &places)?;
+        let upserts = rows.iter().map(|row| (CommandKind::Upsert, widen(row, &missing))).collect::<Vec<_>>();
+        let (loaded, rejected) = (upserts.len(), dead.len());
+        self.write(&qualified, &table, upserts)?;
+        if rejected > 0 {
+            let seen_at = self.clock.now();
+            let letters = dead.iter().map(|letter| (letter.to_row(seen_at), 1)).collect();
+            self.send_tick(vec![(table.errors_input, InputBatch::Updates(letters))])?;
+            self.settle()?;
+            let first = &dead[0];
+            let place = format!("{}:{}", first.source, first.position);
+            let field = first.field.as_ref().map_or(String::new(), |field| format!(": column \"{field}\""));
+            let name = short(&qualified);
+            self.say(&format!(
+                "warning: {rejected} rows of {name} were rejected and are in {name}$errors; the first is {place}{field}: {}",
+                first.reason
+            ));
+        }
+        Ok((loaded, rejected))
+    }
+    fn paths(&self, files: &CopyFiles) -> Result<Vec<PathBuf>> {
+        let mut folder = match &files.location {
+            FileLocation::UserVolume => self.options.volume.clone(),
+            FileLocation::Volume(name) => self.options.volume.join(name.object()),
+            FileLocation::Directory(path) => PathBuf::from(path),
+        };
+        if let Some(inside) = &files.subdirectory {
+            folder.push(inside);
+        }
+        if files.pattern.is_some() {
+            return Err(EngineError::new(
+                "COPY INTO .. REGEXP is not supported yet",
+                "list the files in FILES ('a.csv', ..)",
+            ));
+        }
+        if files.files.is_empty() {
+            return Ok(deltaworks_connectors::file::expand(&folder.to_string_lossy())?);
+        }
+        Ok(files.files.iter().map(|file| folder.join(file)).collect())
+    }
+    /// Per delivered column: the place of its field in a loaded row, or the encoded value that stands in for it.
+    fn missing_values(&mut self, table: &Table, places: &[usize]) -> Result<Vec<std::result::Result<usize, Row>>> {
+        let mut sources = Vec::new();
+        for place in &table.delivered {
+            sources.push(match places.iter().position(|p| p == place) {
+                Some(field) => Ok(field),
+                None => Err(self.default_row(table, *place)?),
+            });
+        }
+        Ok(sources)
+    }
+}
+
+fn listed_places(table: &Table, listed: &[String]) -> Result<Vec<usize>> {
+    if listed.is_empty() {
+        return Ok(table.delivered.clone());
+    }
+    let place = |name: &String| {
+        let place = table.schema.index_of(name).filter(|place| table.delivered.contains(place));
+        place.ok_or_else(|| {
+            EngineError::new(
+                format!("column \"{name}\" cannot be loaded"),
+                crate::create::columns_help(&table.delivered_schema()),
+            )
+        })
+    };
+    listed.iter().map(place).collect()
+}
+fn file_format(table: &Table, places: &[usize], files: &CopyFiles) -> Result<TableFormat> {
+    let schema = Schema::new(places.iter().map(|place| table.schema.columns[*place].clone()).collect());
+    let key: Option<Vec<usize>> = table.key.iter().map(|column| places.iter().position(|p| p == column)).collect();
+    let key = key.ok_or_else(|| {
+        EngineError::new("the columns that are loaded leave out a part of the PRIMARY KEY", "list the key columns too")
+    })?;
+    let format = Format::from_name(files.format.as_deref().unwrap_or("csv"))?;
+    let mut table_format = TableFormat::new(format, schema, key);
+    table_format.options = ConnectorOptions::new(files.options.iter());
+    Ok(table_format)
+}
+fn read_all(mut source: FileSource, format: &TableFormat) -> Result<(Vec<Row>, Vec<DeadLetter>)> {
+    let topics = TopicFilter::all(source.topics());
+    let mut decoder = format.decoder()?;
+    let (mut rows, mut dead) = (Vec::new(), Vec::new());
+    loop {
+        let (mut records, mut decoded) = (Records::new(), Decoded::default());
+        let state = source.read(CHUNK.0, CHUNK.1, &mut records)?;
+        decoder.decode(&records, &topics, &mut decoded);
+        rows.extend(decoded.commands.into_iter().map(|command| command.row));
+        dead.extend(decoded.dead);
+        if state == ReadState::End {
+            return Ok((rows, dead));
+        }
+    }
+}
+/// The loaded row with every delivered column.
+fn widen(row: &Row, sources: &[std::result::Result<usize, Row>]) -> Row {
+    if sources.iter().enumerate().all(|(index, source)| source.as_ref().is_ok_and(|field| *field == index)) {
+        return row.clone();
+    }
+    let mut bytes = Vec::with_capacity(row.len());
+    for source in sources {
+        match source {
+            Ok(field) => bytes.extend_from_slice(nth_field(row, *field)),
+            Err(value) => bytes.extend_from_slice(value),
+        }
+    }
+    Row::from_bytes(&bytes)
+}
