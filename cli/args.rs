@@ -145,6 +145,7 @@ impl RunArguments {
     }
     fn refuse_unsupported(&self) -> Result<(), EngineError> {
         let asked = [
+            ("--replay-speed", speed(&self.replay_speed)?.is_some()),
             ("--record", self.record.is_some()),
             ("--state", self.state.is_some()),
             ("--checkpoint-interval", self.checkpoint_interval.is_some()),

@@ -16,9 +16,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
+use std::time::Duration;
 
 use differential_dataflow::trace::TraceReader;
 use timely::WorkerConfig;
@@ -81,6 +82,8 @@ pub type ReadChunk = Vec<(Row, Row, Diff)>;
 pub type Report = Vec<(String, Diff, Vec<String>)>;
 type Observer = Box<dyn Fn() -> Report>;
 
+/// How often a wait for answers looks whether a worker has failed, which would never answer.
+const FAILURE_CHECK: Duration = Duration::from_millis(200);
 /// Keys per step of a read, so that ticks go on beside a long one.
 const READ_KEYS: usize = 4096;
 
@@ -204,11 +207,18 @@ impl Host {
             self.send(worker, Request::Read { trace: trace.to_string(), at: tick, reply: reply.clone() });
         }
         drop(reply);
-        chunks.iter().for_each(&mut each);
-        match &self.shared.lock().failure {
-            Some(message) => Err(HostError::WorkerPanicked(message.clone())),
-            None => Ok(()),
+        loop {
+            match chunks.recv_timeout(FAILURE_CHECK) {
+                Ok(chunk) => each(chunk),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if self.failure().is_some() => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
         }
+        self.failure().map_or(Ok(()), |message| Err(HostError::WorkerPanicked(message)))
+    }
+    fn failure(&self) -> Option<String> {
+        self.shared.lock().failure.clone()
     }
     /// What the observers of all dataflows report, by name: one entry per worker and observer.
     pub fn observe(&self) -> Vec<(String, Report)> {
@@ -399,9 +409,8 @@ impl<'s> Build<'_, 's> {
         let done = done.probe_with(&probe);
         self.watch(done);
         let _ = self.beats.clone().probe_with(&probe);
-        if let Some(feed) = self.local.feeds.get_mut(table) {
-            feed.sources.push((self.name.to_string(), queue, probe));
-        }
+        let feed = self.local.feeds.get_mut(table).expect("the engine feeds only tables that are installed");
+        feed.sources.push((self.name.to_string(), queue, probe));
     }
     /// Makes completion of a tick wait for this stream.
     pub fn watch<D: Clone + 'static>(&mut self, stream: StreamVec<'s, Time, D>) {

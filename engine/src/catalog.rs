@@ -214,7 +214,10 @@ impl Catalog {
     /// The entries and sinks whose definition reads `name` directly.
     pub(crate) fn dependents(&self, name: &str) -> Vec<String> {
         let errors = format!("{name}$errors");
-        let reads = |other: &String| *other != errors && other != name && self.upstream(other).contains(name);
+        let reads = |other: &String| {
+            let upstream = self.upstream(other);
+            *other != errors && other != name && (upstream.contains(name) || upstream.contains(&errors))
+        };
         self.entries.keys().filter(|other| reads(other)).cloned().collect()
     }
 }

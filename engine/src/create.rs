@@ -33,6 +33,7 @@ pub(crate) fn table(session: &Session, create: &CreateTable, next_input: &mut u3
         None => has_connector && !changes,
     };
     refuse_unsupported(&options)?;
+    check_table_options(&options, &columns.schema)?;
     let input = *next_input;
     *next_input += 2;
     Ok(Table {
@@ -60,6 +61,32 @@ fn refuse_unsupported(options: &ConnectorOptions) -> Result<()> {
                 format!("option \"{name}\" is not supported yet"),
                 "leave it out: the table then keeps every row",
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Options of tables; a misspelt one must not be passed over.
+fn check_table_options(options: &ConnectorOptions, schema: &Schema) -> Result<()> {
+    const KNOWN: [&str; 6] = [
+        MERGE_ENGINE,
+        "table.merge-engine.first_row.order-column",
+        "table.merge-engine.versioned.ver-column",
+        "table.delete.behavior",
+        "table.retain",
+        "table.retention",
+    ];
+    for (name, _) in options.iter() {
+        if name.starts_with("table.") && !KNOWN.contains(&name) {
+            return Err(EngineError::new(
+                format!("there is no option \"{name}\""),
+                format!("known are {}", KNOWN.join(", ")),
+            ));
+        }
+        let column = name.strip_prefix("fields.").map(|rest| rest.strip_suffix(".agg").unwrap_or(rest));
+        if let Some(column) = column.filter(|column| schema.index_of(column).is_none()) {
+            let message = format!("option \"{name}\" names \"{column}\", which is no column");
+            return Err(EngineError::new(message, columns_help(schema)));
         }
     }
     Ok(())
@@ -142,7 +169,11 @@ impl Columns {
         }
         let delivered = self.delivered_schema();
         let column = |place: usize| match self.expressions.get(&place) {
-            Some(expression) => Ok(session.expression(expression, &delivered)?),
+            Some(expression) => {
+                let computed = session.expression(expression, &delivered)?;
+                refuse_clock(&computed, &self.schema.columns[place].name)?;
+                Ok(computed)
+            }
             None => {
                 let index = self.delivered.iter().position(|d| *d == place).unwrap_or(0);
                 Ok(ScalarExpr::column(index, self.schema.columns[place].data_type.clone()))
@@ -152,6 +183,16 @@ impl Columns {
     }
 }
 
+/// What a record brings cannot depend on when it is looked at.
+pub(crate) fn refuse_clock(expression: &ScalarExpr, column: &str) -> Result<()> {
+    if expression.any(&|part| matches!(part, ScalarExpr::Clock(_))) {
+        return Err(EngineError::new(
+            format!("column \"{column}\" reads the clock, which a continuous statement cannot take a value from"),
+            "use WRITE_TIMESTAMP() in the select list, or compare with NOW() in a view",
+        ));
+    }
+    Ok(())
+}
 fn key(create: &CreateTable, schema: &Schema) -> Result<Vec<usize>> {
     let place = |name: &String| {
         schema.index_of(name).ok_or_else(|| {

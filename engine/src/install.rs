@@ -28,6 +28,8 @@ pub(crate) struct OpenSink {
     pub(crate) conflicts: u64,
     pub(crate) entries: u64,
     pub(crate) failure: Option<EngineError>,
+    /// Whether its table was dropped.
+    pub(crate) closed: bool,
 }
 /// Shared by the worker that writes and the coordinator that looks for failures.
 pub(crate) type SharedSink = Arc<Mutex<OpenSink>>;
@@ -41,10 +43,11 @@ impl OpenSink {
             conflicts: 0,
             entries: 0,
             failure: None,
+            closed: false,
         }))
     }
     fn take(&mut self, tick: Time, updates: Vec<(Row, Diff)>) {
-        if self.failure.is_some() {
+        if self.failure.is_some() || self.closed {
             return;
         }
         let changes = self.changelog.changes(tick, updates);
@@ -181,7 +184,7 @@ pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>)
             steps.push(Step::Sink { name, plan, stamp: insert.stamp, sink: Arc::clone(sink) });
         } else if !order.contains(&insert.target) {
             steps.push(Step::Feed {
-                table: insert.target.clone(),
+                table: spec(&insert.target, table).feed(),
                 plan: insert.plan.clone(),
                 target: target(table, insert),
                 stamp: insert.stamp,

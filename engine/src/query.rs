@@ -1,6 +1,7 @@
 //! Queries: SELECT at the newest complete tick, through the batch engine; EXPLAIN.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use datafusion::logical_expr::LogicalPlan;
 use deltaworks_connectors::format::text::ResultSet;
@@ -13,7 +14,8 @@ use deltaworks_sql::expr::{Function, ScalarExpr};
 use deltaworks_sql::lower::{PlanSettings, check_query, lower_query};
 use deltaworks_sql::parser::{Body, Name, Spanned, Statement, rewrite, table_names};
 use deltaworks_sql::plan::{Node, Plan};
-use deltaworks_sql::session::ClockReading;
+use deltaworks_sql::render::check_windows;
+use deltaworks_sql::session::{ClockReading, Session};
 
 use crate::catalog::{Catalog, Entry, Kind};
 use crate::error::EngineError;
@@ -162,8 +164,26 @@ impl Engine {
             self.say(&format!("warning: {warning}"));
         }
         let mut plan = lowered.plan;
+        self.check_no_sinks(&plan)?;
+        check_windows(&plan, &Rc::new(Session::new(self.session.timezone())?))?;
         let stamp = take_stamp(&mut plan)?;
         Ok(Continuous { plan, logical, stamp })
+    }
+    /// A table that is only written keeps no rows to read.
+    fn check_no_sinks(&self, plan: &Plan) -> Result<()> {
+        let mut reads = BTreeSet::new();
+        Catalog::reads(plan, &mut reads);
+        let is_sink = |name: &&String| {
+            let connector = self.catalog.get(name).and_then(Entry::table).is_some_and(|table| table.connector.is_some());
+            connector && self.catalog.inserts.iter().any(|insert| insert.target == **name)
+        };
+        match reads.iter().find(is_sink) {
+            None => Ok(()),
+            Some(name) => Err(EngineError::new(
+                format!("table \"{}\" is a sink, and nothing keeps its rows", short(name)),
+                "read what is inserted into it",
+            )),
+        }
     }
     /// The plan of a statement's query, as a result set.
     pub(crate) fn explain(&mut self, statement: &Spanned<Statement>, analyze: bool) -> Result<ResultSet> {
@@ -253,16 +273,37 @@ pub(crate) fn take_stamp(plan: &mut Plan) -> Result<Option<usize>> {
             }
             stamp = Some(place);
             let data_type = expression.data_type();
-            if !matches!(data_type, DataType::Timestamp | DataType::TimestampLtz) {
-                return Err(EngineError::new(
-                    "WRITE_TIMESTAMP() cannot be computed with",
-                    "let it stand alone in the select list and name it with AS",
-                ));
+            let stamps = matches!(data_type, DataType::Timestamp | DataType::TimestampLtz);
+            if !stamps || !is_bare_stamp(expression) {
+                return Err(misplaced_stamp());
             }
-            *expression = ScalarExpr::literal(deltaworks_dataflow::Datum::Null, data_type);
+            *expression = ScalarExpr::literal(Datum::Null, data_type);
         }
     }
-    Ok(stamp)
+    if stamps_left(plan) { Err(misplaced_stamp()) } else { Ok(stamp) }
+}
+/// The call alone, or cast from one timestamp type to the other.
+fn is_bare_stamp(expression: &ScalarExpr) -> bool {
+    match expression {
+        ScalarExpr::Cast { input, .. } => is_bare_stamp(input),
+        other => is_write_timestamp(other),
+    }
+}
+fn misplaced_stamp() -> EngineError {
+    EngineError::new(
+        "WRITE_TIMESTAMP() can only stand alone in the outermost select list",
+        "name it there with AS; it is no value to compute with or to filter by",
+    )
+}
+fn stamps_left(plan: &Plan) -> bool {
+    let stamped = |expression: &ScalarExpr| expression.any(&is_write_timestamp);
+    let here = match &plan.node {
+        Node::Project { expressions, .. } => expressions.iter().any(stamped),
+        Node::Filter { predicate, .. } => stamped(predicate),
+        Node::Join(join) => join.residual.iter().chain(&join.left_keys).chain(&join.right_keys).any(stamped),
+        _ => false,
+    };
+    here || plan.inputs().into_iter().any(stamps_left)
 }
 fn is_write_timestamp(expression: &ScalarExpr) -> bool {
     matches!(expression, ScalarExpr::Call { function: Function::WriteTimestamp, .. })

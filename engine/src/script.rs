@@ -13,6 +13,7 @@ use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_connectors::sink::{SinkFormat, SinkSpec, SinkTarget};
 use deltaworks_dataflow::Time;
 use deltaworks_dataflow::host::{Host, InputBatch, InputId};
+use deltaworks_operators::merge::Engine as MergeEngine;
 use deltaworks_sql::expr::ScalarExpr;
 use deltaworks_sql::lower::JoinStrategy;
 use deltaworks_sql::lower::unique::unique_columns;
@@ -296,13 +297,25 @@ impl Engine {
         }
         let noun = entry.noun();
         if or_replace {
-            self.remove(&qualified, false)?;
             return Ok(Some(qualified));
         }
         Err(EngineError::new(
             format!("{noun} \"{}\" exists already", name.object()),
             "drop it first, or give this one another name",
         ))
+    }
+    /// Makes room for a definition that was planned and replaces this one.
+    fn replace(&mut self, name: &str, reads: &BTreeSet<String>) -> Result<()> {
+        if self.catalog.get(name).is_none() {
+            return Ok(());
+        }
+        if self.catalog.closure(reads.iter().cloned()).contains(name) {
+            return Err(EngineError::new(
+                format!("\"{}\" would depend on itself", short(name)),
+                "give the new one another name",
+            ));
+        }
+        self.remove(name, false)
     }
     fn add(&mut self, name: &str, kind: Kind, statement: String) -> Result<()> {
         let mut entry = Entry { kind, statement, snapshot: None, dataflow: None, kept: None };
@@ -334,10 +347,11 @@ impl Engine {
         if !create.columns.is_empty() {
             plan = rename(plan, &create.columns)?;
         }
-        let tables = names.iter().map(|n| self.catalog.qualify(n)).collect();
+        let tables: BTreeSet<String> = names.iter().map(|n| self.catalog.qualify(n)).collect();
         let schema = deltaworks_dataflow::Schema::from_arrow(plan.schema().as_arrow());
         let schema = schema.map_err(|e| EngineError::new(e, "cast the column"))?;
         check_column_names(&schema)?;
+        self.replace(&name, &tables)?;
         self.add(&name, Kind::Inlined(schema, tables), statement.shown())?;
         let handle = Name::new(name.split('.'));
         let view = ViewTable::new(plan, Some(statement.text.clone()));
@@ -369,7 +383,20 @@ impl Engine {
             logical: Arc::new(continuous.logical),
             plan: continuous.plan,
         };
-        self.add(&name, Kind::Dynamic(Box::new(view)), statement.shown())
+        let mut reads = BTreeSet::new();
+        Catalog::reads(&view.plan, &mut reads);
+        self.replace(&name, &reads)?;
+        self.add(&name, Kind::Dynamic(Box::new(view)), statement.shown())?;
+        self.install_over_installed(&name, &reads)
+    }
+    /// A continuous statement over tables that run already sees their present rows at once, as inserts of one tick.
+    fn install_over_installed(&mut self, name: &str, reads: &BTreeSet<String>) -> Result<()> {
+        let closure = self.catalog.closure(reads.iter().cloned());
+        if !closure.iter().any(|read| self.catalog.get(read).is_some_and(|entry| entry.dataflow.is_some())) {
+            return Ok(());
+        }
+        self.ensure_installed(closure.into_iter().chain([name.to_string()]).collect())?;
+        self.settle()
     }
     fn drop_object(&mut self, object: &DropObject) -> Result<()> {
         match object.kind {
@@ -428,18 +455,30 @@ impl Engine {
                 }
             }
         }
+        let inserts = std::mem::take(&mut self.catalog.inserts);
+        let (removed, kept): (Vec<_>, Vec<_>) = inserts.into_iter().partition(|insert| insert.target == name);
+        self.catalog.inserts = kept;
+        let mut dataflows: BTreeSet<String> = removed.into_iter().filter_map(|insert| insert.dataflow).collect();
         for removed in [name.to_string(), format!("{name}$errors")] {
             let Some(entry) = self.catalog.entries.remove(&removed) else { continue };
-            let handle = Name::new(removed.split('.'));
-            self.session.deregister_table(&handle)?;
-            if let Some(dataflow) = entry.dataflow {
-                let shared = self.catalog.entries.values().any(|e| e.dataflow.as_ref() == Some(&dataflow));
-                if !shared {
-                    self.host.drop_dataflow(&dataflow);
-                }
+            self.session.deregister_table(&Name::new(removed.split('.')))?;
+            let lookup = format!("{removed}{}", deltaworks_sql::parser::LOOKUP_SUFFIX);
+            self.session.deregister_table(&Name::new(lookup.split('.')))?;
+            dataflows.extend(entry.dataflow);
+        }
+        self.sources.forget(name);
+        if let Some(sink) = self.sinks.remove(name) {
+            let mut open = install::lock(&sink);
+            open.closed = true;
+            open.writer.finish()?;
+        }
+        for dataflow in dataflows {
+            let entries = self.catalog.entries.values().any(|entry| entry.dataflow.as_ref() == Some(&dataflow));
+            let inserts = self.catalog.inserts.iter().any(|insert| insert.dataflow.as_ref() == Some(&dataflow));
+            if !entries && !inserts {
+                self.host.drop_dataflow(&dataflow);
             }
         }
-        self.catalog.inserts.retain(|insert| insert.target != name);
         Ok(())
     }
 
@@ -483,11 +522,54 @@ impl Engine {
             ));
         }
         check_lookups(&continuous.plan, &table.key)?;
+        if lookups && matches!(table.merge.as_ref().map(|m| &m.engine), Some(MergeEngine::Aggregation(_))) {
+            return Err(EngineError::new(
+                "the result of a lookup join cannot be subtracted from an aggregation table",
+                "insert it into a last_row table, and aggregate that in a dynamic table",
+            ));
+        }
+        if sink {
+            self.check_not_read(&target)?;
+        }
+        self.check_retractions(&insert.table, &table, &continuous.plan)?;
         let statement = self.next_statement();
         self.say(&format!("continuous insert into {}", insert.table));
         let plan = continuous.plan;
+        let mut reads = BTreeSet::new();
+        Catalog::reads(&plan, &mut reads);
+        let name = target.clone();
         self.catalog.inserts.push(catalog::Insert { target, plan, stamp, statement, dataflow: None });
-        Ok(())
+        self.install_over_installed(&name, &reads)
+    }
+    /// Whether what the query takes back can be taken back from the table.
+    fn check_retractions(&self, name: &Name, table: &Table, plan: &Plan) -> Result<()> {
+        let keeps = match table.merge.as_ref().map(|merge| &merge.engine) {
+            Some(MergeEngine::Aggregation(columns)) => columns.iter().all(|column| column.aggregate.subtracts()),
+            _ => !table.key.is_empty(),
+        };
+        if keeps || deltaworks_sql::lower::is_append_only(plan, &self.catalog) {
+            return Ok(());
+        }
+        if table.key.is_empty() {
+            return Err(EngineError::new(
+                format!("table \"{}\" has no key, and the query may take rows back", name.object()),
+                "declare a PRIMARY KEY, or insert from tables whose rows are only ever added",
+            ));
+        }
+        Err(EngineError::new(
+            format!("the query may take rows back, which an aggregate of table \"{}\" cannot follow", name.object()),
+            "use sum, count or avg there, or a dynamic table with GROUP BY",
+        ))
+    }
+    /// A connector table is read or written, not both.
+    fn check_not_read(&self, target: &str) -> Result<()> {
+        match self.catalog.dependents(target).first() {
+            None => Ok(()),
+            Some(reader) => Err(EngineError::new(
+                format!("table \"{}\" cannot be written: \"{}\" reads it", short(target), short(reader)),
+                "declare a second table on the same topic or file",
+            )),
+        }
     }
     /// A table that is fed by what is computed from it would never come to rest.
     fn check_circle(&self, target: &str, plan: &Plan) -> Result<()> {
@@ -688,8 +770,10 @@ impl Engine {
     /// Starts the sources of all tables that something reads, together.
     fn start_sources(&mut self) -> Result<()> {
         let mut read = BTreeSet::new();
-        for name in self.catalog.entries.keys() {
-            read.extend(self.catalog.upstream(name));
+        for (name, entry) in &self.catalog.entries {
+            if !matches!(entry.kind, Kind::Errors(_)) {
+                read.extend(self.catalog.upstream(name));
+            }
         }
         read.extend(self.later());
         let wanted: Vec<(String, &Entry)> = self
@@ -801,7 +885,11 @@ fn into_table(plan: Plan, table: &Table, listed: &[String], session: &Session) -
                 ScalarExpr::column(index, plan.schema.columns[index].data_type.clone()).cast_to(&column.data_type)
             }
             None => match table.defaults.get(place) {
-                Some(default) => session.expression(default, &Default::default())?.cast_to(&column.data_type),
+                Some(default) => {
+                    let default = session.expression(default, &Default::default())?;
+                    create::refuse_clock(&default, &column.name)?;
+                    default.cast_to(&column.data_type)
+                }
                 None => ScalarExpr::literal(deltaworks_dataflow::Datum::Null, column.data_type.clone()),
             },
         });

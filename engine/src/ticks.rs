@@ -96,6 +96,14 @@ impl Sources {
     pub(crate) fn is_started(&self, name: &str) -> bool {
         self.started.iter().any(|other| other == name)
     }
+    /// Stops reading for a table that is gone.
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.started.retain(|other| other != name);
+        for source in &mut self.open {
+            source.readers.retain(|reader| reader.name != name);
+        }
+        self.open.retain(|source| !source.readers.is_empty());
+    }
     /// Starts the sources of the given tables together.
     pub(crate) fn start(&mut self, options: &Options, tables: &[(String, &Entry)]) -> Result<()> {
         let mut recorded: Vec<(&str, &Table, String)> = Vec::new();

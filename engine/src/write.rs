@@ -10,7 +10,7 @@ use deltaworks_dataflow::batch::to_array;
 use deltaworks_dataflow::host::InputBatch;
 use deltaworks_dataflow::row::{is_null_field, project, split_field};
 use deltaworks_dataflow::{Command, CommandKind, DataType, Datum, Position, Row, Schema};
-use deltaworks_operators::merge::DeleteBehavior;
+use deltaworks_operators::merge::{DeleteBehavior, Engine as MergeEngine};
 use deltaworks_sql::expr::{EvalErrors, Evaluator, ScalarExpr};
 use deltaworks_sql::parser::{Body, Insert, Name, Statement, parse_script, rewrite, table_names};
 use sqlparser::ast;
@@ -154,6 +154,12 @@ impl Engine {
             return Err(EngineError::new("UPDATE takes one table", "use a subquery in SET or WHERE, or MERGE INTO"));
         }
         let (qualified, table) = self.writable(&Name::from(name))?;
+        if !matches!(engine_of(&table), None | Some(MergeEngine::LastRow | MergeEngine::PartialUpdate)) {
+            return Err(EngineError::new(
+                format!("table \"{}\" cannot be updated: its merge engine decides what a row becomes", short(&qualified)),
+                "insert a row that the engine folds in, or use a table without a merge engine",
+            ));
+        }
         let assigned = assignments(update, &table)?;
         let new: Vec<String> = table
             .delivered
@@ -173,7 +179,9 @@ impl Engine {
         for row in &found.rows {
             let (old, new) = split_at_column(row, width);
             check_not_null(&schema, &new)?;
-            if table.key.is_empty() || moves(&table, &old, &new) {
+            // partial_update would keep the old value where the new one is NULL.
+            let whole = matches!(engine_of(&table), Some(MergeEngine::PartialUpdate));
+            if whole || table.key.is_empty() || moves(&table, &old, &new) {
                 changes.push(loss(&table, &old));
             }
             changes.push((CommandKind::Upsert, new));
@@ -203,6 +211,14 @@ impl Engine {
     }
     /// Writes commands to a table as one tick and waits until it is complete.
     pub(crate) fn write(&mut self, name: &str, table: &Table, changes: Vec<(CommandKind, Row)>) -> Result<()> {
+        let ignored = table.merge.as_ref().is_some_and(|merge| merge.delete == DeleteBehavior::Ignore);
+        let lost = changes.iter().filter(|(kind, _)| *kind != CommandKind::Upsert).count();
+        if ignored && lost > 0 {
+            self.say(&format!(
+                "warning: {lost} deletes are ignored: 'table.delete.behavior' of {} is 'ignore'",
+                short(name)
+            ));
+        }
         let deletes = changes.iter().any(|(kind, _)| *kind != CommandKind::Upsert);
         if deletes && table.merge.as_ref().is_some_and(|merge| merge.delete == DeleteBehavior::Disable) {
             return Err(EngineError::new(
@@ -249,7 +265,6 @@ impl Engine {
 
 /// The command that undoes an upsert; None where nothing does.
 fn undo(table: &Table, command: &Command) -> Option<Command> {
-    use deltaworks_operators::merge::Engine as MergeEngine;
     if command.kind != CommandKind::Upsert {
         return None;
     }
@@ -309,6 +324,9 @@ fn loss(table: &Table, row: &[u8]) -> (CommandKind, Row) {
     }
     project(row, &table.key, &mut bytes);
     (CommandKind::Delete, Row::from_bytes(&bytes))
+}
+fn engine_of(table: &Table) -> Option<&MergeEngine> {
+    table.merge.as_ref().map(|merge| &merge.engine)
 }
 /// Whether an update changes the row's key.
 fn moves(table: &Table, old: &[u8], new: &[u8]) -> bool {

@@ -151,7 +151,7 @@ fn lookups_append(plan: &Plan, tables: &dyn TableInfo) -> bool {
 }
 
 /// Whether rows are only ever added to the plan's output.
-pub(crate) fn is_append_only(plan: &Plan, tables: &dyn TableInfo) -> bool {
+pub fn is_append_only(plan: &Plan, tables: &dyn TableInfo) -> bool {
     match &plan.node {
         Node::Get { table, .. } => tables.table(table).is_some_and(|facts| facts.append_only),
         Node::Constant { .. } => true,

@@ -42,7 +42,7 @@ use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use deltaworks_dataflow::Schema;
 
-pub use lookup::LookupOutput;
+pub use lookup::{LookupOutput, is_append_only};
 pub use refuse::{check_query, check_streams};
 
 use crate::error::SqlError;

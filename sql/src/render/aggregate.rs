@@ -8,10 +8,13 @@
 //! | SUM(DISTINCT x), AVG(DISTINCT x) | accumulated over the distinct arguments | the distinct arguments |
 //! | any other | the batch engine over the group's rows | the arranged arguments |
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use deltaworks_dataflow::arrange::arrange;
 use deltaworks_dataflow::row::field_len;
 use deltaworks_dataflow::{Collection, DataType, Datum, KeyedCollection, Row};
-use deltaworks_operators::aggregate::{Accumulator, accumulate, collate, distinct_count, recompute};
+use deltaworks_operators::aggregate::{Accumulator, accumulate_counting, collate, distinct_count, recompute};
 use deltaworks_operators::distinct::distinct;
 use deltaworks_operators::top_k::{TopK as TopKSpec, top_k};
 
@@ -25,12 +28,28 @@ use crate::plan::{Aggregate, AggregateCall, AggregateFunction, Plan, SortKey};
 /// The argument with NULL for rows that the FILTER clause leaves out.
 fn argument(call: &AggregateCall, index: usize) -> ScalarExpr {
     let value = call.arguments.get(index).cloned().unwrap_or_else(|| ScalarExpr::boolean(true));
+    let value = match call.function {
+        // COUNT of several arguments counts the rows in which none is NULL.
+        AggregateFunction::Count if call.arguments.len() > 1 => where_present(&call.arguments, ScalarExpr::boolean(true)),
+        // A row without an order has no say, even where there is no other.
+        AggregateFunction::ArgMin | AggregateFunction::ArgMax if index == 0 => where_present(&call.arguments[1..], value),
+        _ => value,
+    };
     match &call.filter {
         None => value,
         Some(filter) => {
             let data_type = value.data_type();
             ScalarExpr::Case { branches: vec![(filter.clone(), value)], otherwise: None, data_type }
         }
+    }
+}
+/// The value where none of `all` is NULL, else NULL.
+fn where_present(all: &[ScalarExpr], value: ScalarExpr) -> ScalarExpr {
+    let present = |e: &ScalarExpr| ScalarExpr::Unary { op: UnaryOp::IsNotNull, input: Box::new(e.clone()) };
+    let data_type = value.data_type();
+    match ScalarExpr::conjunction(all.iter().map(present)) {
+        Some(condition) => ScalarExpr::Case { branches: vec![(condition, value)], otherwise: None, data_type },
+        None => value,
     }
 }
 /// How an aggregate accumulates; None where it does not.
@@ -138,7 +157,16 @@ impl<'s> Renderer<'_, '_, 's> {
         let arguments = calls.iter().map(|call| argument(call, 0)).collect();
         let accumulators = calls.iter().filter_map(|call| accumulator(call)).collect();
         let keyed = self.keyed(&aggregate.input, &aggregate.keys, arguments);
-        accumulate(keyed, accumulators, "Accumulate")
+        self.accumulate_counted(keyed, accumulators)
+    }
+    /// Accumulates; results with too many digits are NULL and counted.
+    fn accumulate_counted(&mut self, keyed: KeyedCollection<'s>, accumulators: Vec<Accumulator>) -> KeyedCollection<'s> {
+        let overflows = Rc::new(Cell::new(0));
+        let shown = Rc::clone(&overflows);
+        let view = self.view.clone();
+        let line = move || vec![("SUM or AVG with too many digits".to_string(), shown.get(), Vec::new())];
+        self.build.observe(&view, line);
+        accumulate_counting(keyed, accumulators, overflows, "Accumulate")
     }
     fn keyed(&mut self, input: &Plan, keys: &[ScalarExpr], values: Vec<ScalarExpr>) -> KeyedCollection<'s> {
         self.render::<(Row, Row)>(input, Shape::keyed(keys.to_vec(), values))
@@ -194,7 +222,7 @@ impl<'s> Renderer<'_, '_, 's> {
                 }
                 (Row::from_bytes(&row[..at]), Row::from_bytes(&row[at..]))
             });
-            return accumulate(keyed, vec![accumulator], "Accumulate");
+            return self.accumulate_counted(keyed, vec![accumulator]);
         }
         self.general(input, keys, call)
     }

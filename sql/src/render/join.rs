@@ -27,6 +27,10 @@ struct Sides {
 }
 
 impl Sides {
+    /// Fields of key ++ left value ++ right value.
+    fn fields(&self) -> usize {
+        self.left.fields() + self.right.value.len()
+    }
     /// Where an output column stands in key ++ left value ++ right value. Columns nobody reads stand anywhere.
     fn place(&self, column: usize) -> usize {
         let keys = self.left.key.len();
@@ -79,7 +83,7 @@ impl<'s> Renderer<'_, '_, 's> {
                 let sides = self.sides(join, &shape.columns_read(arity));
                 let left = self.arrange(&join.left, sides.left.clone(), &[], "Left");
                 let right = self.arrange(&join.right, sides.right.clone(), &[], "Right");
-                let compiled = shape.compile(arity, &|column| sides.place(column), &self.errors);
+                let compiled = shape.compile(arity, sides.fields(), &|column| sides.place(column), &self.errors);
                 let residual = join.residual.as_ref().map(|residual| self.residual(residual, &sides));
                 match join.kind {
                     JoinKind::Inner => inner(left, right, join.null_equal, residual, compiled),
@@ -99,7 +103,8 @@ impl<'s> Renderer<'_, '_, 's> {
         let sides = self.sides(join, &(0..left_arity).collect());
         let left = self.arrange(&join.left, sides.left.clone(), &[], "Left");
         let right = self.arrange(&join.right, sides.right.clone(), &[], "Right");
-        let mut compiled = Shape::rows().compile(left_arity, &|column| sides.place(column), &self.errors);
+        let mut compiled =
+            Shape::rows().compile(left_arity, sides.left.fields(), &|column| sides.place(column), &self.errors);
         let row = move |key: &[u8], value: &[u8]| compiled.apply::<Row>(&[key, value], 1).unwrap_or_default();
         if join.kind == JoinKind::NullAwareAnti && join.residual.is_none() {
             return null_aware_anti_join(left, right, "NullAwareAntiJoin", row);
@@ -126,7 +131,7 @@ impl<'s> Renderer<'_, '_, 's> {
         let right = self.arrange(&join.right, sides.right.clone(), &[], "Right");
         let keyed = Shape::keyed(sides.left.key.clone(), sides.left.value.clone());
         let stream = self.map_whole::<(Row, Row)>(rows, sides.left_arity, keyed);
-        let mut compiled = shape.compile(arity, &|column| sides.place(column), &self.errors);
+        let mut compiled = shape.compile(arity, sides.fields(), &|column| sides.place(column), &self.errors);
         let mut residual = join.residual.as_ref().map(|residual| self.residual(residual, &sides));
         let missing = nulls(sides.right.value.len());
         HalfJoin { when: When::UpTo, outer, null_equal: join.null_equal }.render(
@@ -172,7 +177,7 @@ impl<'s> Renderer<'_, '_, 's> {
         };
         let left = self.arrange(&lookback.left, sides.left.clone(), &[], "Left");
         let right = self.arrange(&lookback.right, sides.right.clone(), &[], "Right");
-        let mut compiled = shape.compile(arity, &|column| sides.place(column), &self.errors);
+        let mut compiled = shape.compile(arity, sides.fields(), &|column| sides.place(column), &self.errors);
         let missing = nulls(sides.right.value.len());
         let range = Range::Window(Window { before: lookback.before, after: lookback.after });
         let pick = if lookback.last { Pick::Last } else { Pick::First };

@@ -35,6 +35,10 @@ impl Layout {
         }
         Layout { key: key.to_vec(), value }
     }
+    /// Fields of key ++ value.
+    pub(crate) fn fields(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
     /// Where column `column` stands in key ++ value; `from_value` leaves the key out of account.
     pub(crate) fn place(&self, column: usize, from_value: bool) -> Option<usize> {
         let is_column = |e: &ScalarExpr| e.as_column() == Some(column);

@@ -34,6 +34,7 @@ use crate::plan::{ClockVariable, Node, Plan};
 use crate::session::Session;
 
 pub use insert::{InsertTarget, check_lookups, has_lookup};
+pub use recompute::check_windows;
 pub use table::TableSpec;
 
 /// How a kept arrangement of a table holds its rows: the key columns, then the others in order.
@@ -65,6 +66,8 @@ pub struct Renderer<'r, 'b, 's> {
     tables: BTreeMap<String, Collection<'s>>,
     arranged: Vec<(Plan, Layout, Vec<bool>, Arranged<'s>)>,
     errors: Rc<EvalErrors>,
+    /// The view under construction.
+    view: String,
     clock_input: u32,
     clock: Option<StreamVec<'s, Time, i64>>,
     /// The resolution of `@@now`, in microseconds.
@@ -82,6 +85,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
             tables: BTreeMap::new(),
             arranged: Vec::new(),
             errors: EvalErrors::new(),
+            view: String::new(),
             clock_input,
             clock: None,
             clock_resolution,
@@ -90,6 +94,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
     /// Names the view whose expressions are rendered from here on; its failures are counted apart.
     pub fn begin(&mut self, view: &str) {
         self.errors = EvalErrors::new();
+        self.view = view.to_string();
         let errors = Rc::clone(&self.errors);
         self.build.observe(view, move || {
             let report = errors.report().into_iter();
@@ -213,7 +218,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
         columns: &[usize],
         shape: Shape,
     ) -> VecCollection<'s, Time, D, Diff> {
-        let mut compiled = shape.compile(arity, &|column| columns[column], &self.errors);
+        let mut compiled = shape.compile(arity, arity, &|column| columns[column], &self.errors);
         let whole = columns.iter().enumerate().all(|(index, column)| index == *column);
         // A shape that passes rows on whole would pass on columns that the plan leaves out behind the last one.
         let cut = (whole && shape.passes_whole()).then(|| columns.to_vec());
@@ -236,7 +241,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
         arity: usize,
         shape: Shape,
     ) -> VecCollection<'s, Time, D, Diff> {
-        let mut compiled = shape.compile(arity, &|column| column, &self.errors);
+        let mut compiled = shape.compile(arity, arity, &|column| column, &self.errors);
         let mapped =
             rows.inner.flat_map(move |(row, time, diff)| compiled.apply(&[&row], diff).map(|data| (data, time, diff)));
         collection(mapped)

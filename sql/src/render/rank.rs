@@ -22,7 +22,7 @@ impl<'s> Renderer<'_, '_, 's> {
         let order_fields: usize =
             node.order.iter().map(|k| Direction { descending: k.descending, nulls_first: k.nulls_first }.fields()).sum();
         let first = node.partition.len() + order_fields;
-        let mut compiled = shape.compile(columns, &|column| first + column, &self.errors);
+        let mut compiled = shape.compile(columns, first + columns, &|column| first + column, &self.errors);
         let spec = TopKSpec {
             offset: usize::try_from(node.offset).unwrap_or(usize::MAX),
             limit: node.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),

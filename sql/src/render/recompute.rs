@@ -21,7 +21,7 @@ use super::Renderer;
 use super::layout::Layout;
 use crate::error::SqlError;
 use crate::expr::ScalarExpr;
-use crate::plan::{AggregateCall, AggregateFunction, Plan, SortKey, Window};
+use crate::plan::{AggregateCall, AggregateFunction, Node, Plan, SortKey, Window};
 use crate::session::{ClockReading, Session};
 
 /// What an aggregate of the batch engine gives for no rows.
@@ -133,10 +133,23 @@ impl<'s> Renderer<'_, '_, 's> {
             functions: window.functions.iter().map(|call| call.expression.clone()).collect(),
         };
         let results = recompute(arranged, "Window", move |_, rows, results| {
-            results.extend(partition.evaluate(rows).unwrap_or_default());
+            results.extend(partition.evaluate(rows).unwrap_or_else(|_| partition.without_results(rows)));
         });
         results.map(|(_, row)| row)
     }
+}
+
+/// Checks that the batch engine can evaluate a plan's window functions, by trying them on no rows.
+///
+/// # Errors
+/// What it says about the first that it cannot.
+pub fn check_windows(plan: &Plan, session: &Rc<Session>) -> Result<(), SqlError> {
+    if let Node::Window(window) = &plan.node {
+        let functions = window.functions.iter().map(|call| call.expression.clone()).collect();
+        let input = numbered(&window.input.schema.types());
+        PartitionWindow { session: Rc::clone(session), input, output: plan.schema.clone(), functions }.evaluate(&[])?;
+    }
+    plan.inputs().into_iter().try_for_each(|input| check_windows(input, session))
 }
 
 /// Columns `c0`, `c1`, ..
@@ -152,6 +165,12 @@ struct PartitionWindow {
     functions: Vec<Expr>,
 }
 impl PartitionWindow {
+    /// The rows with NULL for every function: what is left where the functions fail on the partition's data.
+    fn without_results(&self, rows: &[(&[u8], Diff)]) -> Vec<Row> {
+        let nulls = super::shape::nulls(self.functions.len());
+        let repeated = rows.iter().flat_map(|(row, diff)| (0..*diff).map(move |_| *row));
+        repeated.map(|row| Row::from_bytes(&[row, &nulls].concat())).collect()
+    }
     fn evaluate(&self, rows: &[(&[u8], Diff)]) -> Result<Vec<Row>, SqlError> {
         let repeated = rows.iter().flat_map(|(row, diff)| (0..*diff).map(move |_| *row));
         let batch = to_record_batch(&self.input, repeated).map_err(|e| SqlError::new(e.to_string(), ""))?;

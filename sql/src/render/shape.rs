@@ -119,8 +119,15 @@ impl Shape {
         read
     }
     /// Makes the shape run on rows whose column `i` is physically column `place(i)` of the slices it will be given.
-    /// `arity` is the number of (logical) columns.
-    pub(crate) fn compile(&self, arity: usize, place: &dyn Fn(usize) -> usize, errors: &Rc<EvalErrors>) -> Compiled {
+    /// `arity` is the number of (logical) columns, `fields` that of physical ones: a row that leaves whole must not take
+    /// along fields that are no columns.
+    pub(crate) fn compile(
+        &self,
+        arity: usize,
+        fields: usize,
+        place: &dyn Fn(usize) -> usize,
+        errors: &Rc<EvalErrors>,
+    ) -> Compiled {
         let mut steps = Vec::new();
         let mut physical = true;
         let moved = |e: &ScalarExpr, physical: bool| if physical { e.map_columns(place) } else { e.clone() };
@@ -137,7 +144,7 @@ impl Shape {
             }
         }
         let exit = match &self.exit {
-            Exit::Row if physical && (0..arity).all(|i| place(i) == i) => CompiledExit::Whole,
+            Exit::Row if physical && fields == arity && (0..arity).all(|i| place(i) == i) => CompiledExit::Whole,
             Exit::Row if physical => {
                 let columns = (0..arity).map(place).collect();
                 CompiledExit::Columns(columns)

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use deltaworks_dataflow::arrange::collection;
+use deltaworks_dataflow::row::{is_null_field, nth_field};
 use deltaworks_dataflow::{Collection, Command, CommandKind, Datum, Diff, Row, Schema, Time};
 use deltaworks_operators::merge::{MergeCounters, MergeSpec, keyless, merge};
 use timely::dataflow::StreamVec;
@@ -29,6 +30,29 @@ pub struct TableSpec {
     pub errors_input: u32,
 }
 
+impl TableSpec {
+    /// The name under which later dataflows feed the table: a table that is dropped and made anew is another one.
+    pub fn feed(&self) -> String {
+        format!("{}#{}", self.name, self.input)
+    }
+}
+
+/// Takes out upserts that have NULL where the table may not. Sources and statements have checked theirs.
+fn not_null<'s>(
+    commands: StreamVec<'s, Time, Command>,
+    schema: &Schema,
+) -> (StreamVec<'s, Time, Command>, StreamVec<'s, Time, (Command, &'static str)>) {
+    let required: Vec<usize> = (0..schema.len()).filter(|column| !schema.columns[*column].nullable).collect();
+    let breaks = move |command: &Command| {
+        command.kind == CommandKind::Upsert && required.iter().any(|c| is_null_field(nth_field(&command.row, *c)))
+    };
+    let broken = breaks.clone();
+    let rejected = commands.clone().flat_map(move |command| {
+        broken(&command).then_some((command, "NULL in a column that is NOT NULL or part of the key"))
+    });
+    (commands.flat_map(move |command| (!breaks(&command)).then_some(command)), rejected)
+}
+
 impl<'s> Renderer<'_, '_, 's> {
     /// Renders a table fed by its input, by later dataflows, and by the inserts of this one, and defines it and its dead
     /// letters. Returns nothing: [`define`](Self::define) makes it readable.
@@ -37,9 +61,10 @@ impl<'s> Renderer<'_, '_, 's> {
         if let Some(computed) = &spec.computed {
             commands = self.compute(commands, computed.clone());
         }
-        let fed = self.build.fed(&spec.name);
-        let all = commands.concat(fed);
-        let all = inserts.into_iter().fold(all, |all, insert| all.concat(insert));
+        let fed = self.build.fed(&spec.feed());
+        let inserted = inserts.into_iter().fold(fed, |all, insert| all.concat(insert));
+        let (inserted, broken) = not_null(inserted, &spec.schema);
+        let all = commands.concat(inserted);
         let (rows, rejected) = match &spec.merge {
             Some(merge_spec) => {
                 let counters = Rc::new(MergeCounters::default());
@@ -50,7 +75,7 @@ impl<'s> Renderer<'_, '_, 's> {
             None => keyless(all),
         };
         self.define(&spec.name, rows);
-        let letters = self.dead_letters(spec, rejected);
+        let letters = self.dead_letters(spec, rejected.concat(broken));
         self.define(&format!("{}$errors", spec.name), letters);
     }
     /// The computed columns of upserts and retractions; a delete holds only key columns, which a source delivers.
