@@ -48,6 +48,16 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// How the command runs a job, if it does.
+    pub(crate) fn options(&self) -> Option<&RunArguments> {
+        match self {
+            Command::Run { options, .. } | Command::Explain { options, .. } | Command::Shell { options } => Some(options),
+            Command::Record { .. } => None,
+        }
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct RunArguments {
     /// Read every Kafka table from recorded topics in DIR/<topic>/ instead of a broker.
@@ -127,13 +137,17 @@ impl RunArguments {
             })?;
             options.set.insert(name.to_string(), value.to_string());
         }
+        Ok(options)
+    }
+    /// Checks that there is what the arguments name.
+    pub(crate) fn check_folders(&self) -> Result<(), EngineError> {
         if let Some(dir) = self.replay.as_ref().filter(|dir| !dir.is_dir()) {
             return Err(EngineError::new(
                 format!("there is no folder \"{}\" to replay", dir.display()),
                 "name the folder that holds one folder per topic",
             ));
         }
-        Ok(options)
+        Ok(())
     }
     /// How result sets print.
     pub(crate) fn format(&self) -> OutputFormat {

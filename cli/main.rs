@@ -19,6 +19,8 @@ use args::{Arguments, Command, RunArguments};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Arguments that mean nothing.
+const EXIT_USAGE: u8 = 2;
 /// A second Ctrl-C.
 const EXIT_INTERRUPTED: i32 = 130;
 /// Planning recurses through expressions and plans; an unoptimised build needs room for it.
@@ -26,6 +28,10 @@ const STACK_BYTES: usize = 64 << 20;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Err(error)) = arguments.command.options().map(RunArguments::options) {
+        report(&error);
+        return ExitCode::from(EXIT_USAGE);
+    }
     let run = std::thread::Builder::new().name("coordinator".into()).stack_size(STACK_BYTES).spawn(|| command(arguments));
     let outcome = match run.map(std::thread::JoinHandle::join) {
         Ok(Ok(outcome)) => outcome,
@@ -35,12 +41,15 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
-            if !error.help.is_empty() {
-                eprintln!("  help: {}", error.help);
-            }
+            report(&error);
             ExitCode::FAILURE
         }
+    }
+}
+fn report(error: &EngineError) {
+    eprintln!("error: {error}");
+    if !error.help.is_empty() {
+        eprintln!("  help: {}", error.help);
     }
 }
 
@@ -66,6 +75,7 @@ fn run(job: &std::path::Path, arguments: &RunArguments) -> Result<(), EngineErro
 
 /// An engine that prints to stdout and stderr and stops at the first Ctrl-C; the second ends the process.
 fn engine(arguments: &RunArguments) -> Result<Engine, EngineError> {
+    arguments.check_folders()?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let armed = signal_hook::flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED, Arc::clone(&stop));

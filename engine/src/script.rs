@@ -34,6 +34,7 @@ use crate::options::{ClockMode, Evaluation, Options};
 use crate::query::{short, take_stamp};
 use crate::snapshot::SnapshotTable;
 use crate::ticks::{self, Sources};
+use crate::write::name_apart;
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -506,7 +507,9 @@ impl Engine {
                 "insert into a table",
             ));
         };
-        let mut continuous = self.continuous(&insert.body)?;
+        let mut body = insert.body.clone();
+        name_apart(&mut body.query);
+        let mut continuous = self.continuous(&body)?;
         self.check_circle(&target, &continuous.plan)?;
         continuous.plan = into_table(continuous.plan, &table, &insert.columns, &self.session)?;
         let stamp = match continuous.stamp {

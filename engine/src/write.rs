@@ -54,6 +54,7 @@ impl Engine {
         }
         let mut query = insert.body.query.clone();
         rewrite(&mut *query)?;
+        name_apart(&mut query);
         let names = table_names(&Statement::Query(insert.body.clone()));
         self.check_names(&names)?;
         if let ast::SetExpr::Values(values) = &mut *query.body {
@@ -337,6 +338,26 @@ fn moves(table: &Table, old: &[u8], new: &[u8]) -> bool {
     let Some(places) = places else { return true };
     project(new, &places, &mut after);
     before != after
+}
+/// Gives the columns of an INSERT's query names of their own: it maps by position, and the planner wants no two alike.
+pub(crate) fn name_apart(query: &mut ast::Query) {
+    let ast::SetExpr::Select(select) = &mut *query.body else { return };
+    let named = |item: &ast::SelectItem| match item {
+        ast::SelectItem::UnnamedExpr(ast::Expr::Identifier(name)) => Some(name.value.to_lowercase()),
+        ast::SelectItem::UnnamedExpr(ast::Expr::CompoundIdentifier(parts)) => Some(parts.last()?.value.to_lowercase()),
+        ast::SelectItem::UnnamedExpr(expression) => Some(expression.to_string()),
+        ast::SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.to_lowercase()),
+        _ => None,
+    };
+    let Some(names) = select.projection.iter().map(named).collect::<Option<Vec<String>>>() else { return };
+    for (place, item) in select.projection.iter_mut().enumerate() {
+        if !names[..place].contains(&names[place]) {
+            continue;
+        }
+        let (ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
+        let alias = ast::Ident::with_quote('"', format!("column {place}"));
+        *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+    }
 }
 /// Casts every value to its column's type, so that the rows of one VALUES need not agree on a type of their own.
 fn cast_values(values: &mut ast::Values, table: &Table, listed: &[String]) -> Result<()> {

@@ -10,6 +10,11 @@ fn version_and_usage() {
     assert_eq!(deltaworks(folder.path(), &["run"]).code, Some(2));
     assert_eq!(deltaworks(folder.path(), &["run", "x.sql", "--no-such-option"]).code, Some(2));
     assert_eq!(deltaworks(folder.path(), &["run", "x.sql", "--workers", "0"]).code, Some(2));
+    assert_eq!(deltaworks(folder.path(), &["run", "x.sql", "--clock", "noon"]).code, Some(2));
+    assert_eq!(deltaworks(folder.path(), &["run", "x.sql", "--set", "A"]).code, Some(2));
+    let run = deltaworks(folder.path(), &["run", "x.sql", "--state", "s"]);
+    assert_eq!(run.code, Some(2));
+    assert!(run.stderr.starts_with("error: --state is not supported yet"), "{}", run.stderr);
 }
 
 #[test]
