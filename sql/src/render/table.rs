@@ -5,7 +5,7 @@ use std::rc::Rc;
 use deltaworks_dataflow::arrange::collection;
 use deltaworks_dataflow::row::{is_null_field, nth_field};
 use deltaworks_dataflow::{Collection, Command, CommandKind, Datum, Diff, Row, Schema, Time};
-use deltaworks_operators::merge::{MergeCounters, MergeSpec, keyless, merge};
+use deltaworks_operators::merge::{MergeCounters, MergeSpec, Rejected, keyless, merge};
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
@@ -41,7 +41,7 @@ impl TableSpec {
 fn not_null<'s>(
     commands: StreamVec<'s, Time, Command>,
     schema: &Schema,
-) -> (StreamVec<'s, Time, Command>, StreamVec<'s, Time, (Command, &'static str)>) {
+) -> (StreamVec<'s, Time, Command>, StreamVec<'s, Time, Rejected>) {
     let required: Vec<usize> = (0..schema.len()).filter(|column| !schema.columns[*column].nullable).collect();
     let breaks = move |command: &Command| {
         command.kind == CommandKind::Upsert && required.iter().any(|c| is_null_field(nth_field(&command.row, *c)))
@@ -96,7 +96,7 @@ impl<'s> Renderer<'_, '_, 's> {
         })
     }
     /// What sources and this table's merge engine rejected.
-    fn dead_letters(&mut self, spec: &TableSpec, rejected: StreamVec<'s, Time, (Command, &'static str)>) -> Collection<'s> {
+    fn dead_letters(&mut self, spec: &TableSpec, rejected: StreamVec<'s, Time, Rejected>) -> Collection<'s> {
         use timely::container::CapacityContainerBuilder;
         use timely::dataflow::channels::pact::Pipeline;
         use timely::dataflow::operators::generic::Operator;
