@@ -1,5 +1,6 @@
 //! The first-touch job on a grocery panel turned into recorded topics, where that data is there.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use crate::program::{deltaworks, fold, repository};
@@ -29,4 +30,16 @@ fn complete_journey() {
     assert_eq!((rows.len(), touched.len()), (155_848, 15_899));
     let by = |kind: &str| touched.iter().filter(|row| row.contains(&format!("\"first_touch_event_id\":\"{kind}-"))).count();
     assert_eq!((by("mail"), by("redemption")), (13_264, 2_635));
+    let cents = |row: &String| field(row, "total_amount").replace('.', "").parse::<i64>().unwrap();
+    assert_eq!(rows.iter().map(cents).sum::<i64>(), 459_603_958);
+    assert_eq!(touched.iter().map(|row| cents(row)).sum::<i64>(), 55_569_681);
+    let households: BTreeSet<&str> = touched.iter().map(|row| field(row, "customer_id")).collect();
+    assert_eq!(households.len(), 1_346);
+}
+
+/// The text of a field without inner commas.
+fn field<'r>(row: &'r str, name: &str) -> &'r str {
+    let label = format!("\"{name}\":");
+    let start = row.find(&label).unwrap() + label.len();
+    row[start..].split([',', '}']).next().unwrap()
 }
