@@ -136,7 +136,7 @@ impl Engine {
         let count = found.rows.len();
         let losses = found.rows.iter().map(|row| loss(&table, row)).collect();
         self.write(&qualified, &table, losses)?;
-        Ok(count)
+        Ok(if ignores_deletes(&table) { 0 } else { count })
     }
     /// TRUNCATE TABLE. Returns the number of rows.
     pub(crate) fn truncate(&mut self, name: &Name) -> Result<usize> {
@@ -144,7 +144,7 @@ impl Engine {
         let found = self.select_text(&format!("SELECT * FROM {name}"))?;
         let losses = found.rows.iter().map(|row| loss(&table, row)).collect();
         self.write(&qualified, &table, losses)?;
-        Ok(found.rows.len())
+        Ok(if ignores_deletes(&table) { 0 } else { found.rows.len() })
     }
     /// UPDATE. Returns the number of rows.
     pub(crate) fn update(&mut self, update: &ast::Update) -> Result<usize> {
@@ -212,7 +212,7 @@ impl Engine {
     }
     /// Writes commands to a table as one tick and waits until it is complete.
     pub(crate) fn write(&mut self, name: &str, table: &Table, changes: Vec<(CommandKind, Row)>) -> Result<()> {
-        let ignored = table.merge.as_ref().is_some_and(|merge| merge.delete == DeleteBehavior::Ignore);
+        let ignored = ignores_deletes(table);
         let lost = changes.iter().filter(|(kind, _)| *kind != CommandKind::Upsert).count();
         if ignored && lost > 0 {
             self.say(&format!(
@@ -325,6 +325,9 @@ fn loss(table: &Table, row: &[u8]) -> (CommandKind, Row) {
     }
     project(row, &table.key, &mut bytes);
     (CommandKind::Delete, Row::from_bytes(&bytes))
+}
+fn ignores_deletes(table: &Table) -> bool {
+    table.merge.as_ref().is_some_and(|merge| merge.delete == DeleteBehavior::Ignore)
 }
 fn engine_of(table: &Table) -> Option<&MergeEngine> {
     table.merge.as_ref().map(|merge| &merge.engine)
