@@ -120,7 +120,6 @@ impl RunArguments {
         self.refuse_unsupported()?;
         let mut options = Options {
             replay: self.replay.clone(),
-            replay_speed: speed(&self.replay_speed)?,
             tick_records: self.tick_records as usize,
             clock: self.clock.as_deref().map(clock).transpose()?,
             timezone: self.timezone.clone(),

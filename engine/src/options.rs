@@ -34,8 +34,6 @@ pub struct Options {
     pub replay: Option<PathBuf>,
     /// Records that a replay puts into a tick.
     pub tick_records: usize,
-    /// Record time per second of real time; None: as fast as possible.
-    pub replay_speed: Option<f64>,
     /// The clock; None: `Replay` with `replay`, else `System`.
     pub clock: Option<ClockMode>,
     /// The session's time zone, an IANA name.
@@ -59,7 +57,6 @@ impl Default for Options {
         Options {
             replay: None,
             tick_records: 8192,
-            replay_speed: None,
             clock: None,
             timezone: "UTC".into(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),

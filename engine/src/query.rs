@@ -1,7 +1,6 @@
 //! Queries: SELECT at the newest complete tick, through the batch engine; EXPLAIN.
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
 
 use datafusion::logical_expr::LogicalPlan;
 use deltaworks_connectors::format::text::ResultSet;
@@ -15,7 +14,7 @@ use deltaworks_sql::lower::{PlanSettings, check_query, lower_query};
 use deltaworks_sql::parser::{Body, Name, Spanned, Statement, rewrite, table_names};
 use deltaworks_sql::plan::{Node, Plan};
 use deltaworks_sql::render::check_windows;
-use deltaworks_sql::session::{ClockReading, Session};
+use deltaworks_sql::session::ClockReading;
 
 use crate::catalog::{Catalog, Entry, Kind};
 use crate::error::EngineError;
@@ -165,7 +164,7 @@ impl Engine {
         }
         let mut plan = lowered.plan;
         self.check_no_sinks(&plan)?;
-        check_windows(&plan, &Rc::new(Session::new(self.session.timezone())?))?;
+        check_windows(&plan, &self.session)?;
         let stamp = take_stamp(&mut plan)?;
         Ok(Continuous { plan, logical, stamp })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, try_cast};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, try_cast};
 use datafusion::prelude::lit;
 use datafusion::scalar::ScalarValue;
 use deltaworks_connectors::format::text::ResultSet;
@@ -82,10 +82,7 @@ impl Engine {
             let target = column.data_type.to_arrow();
             let expression = match places.iter().position(|p| p == place) {
                 Some(index) => try_cast(Expr::Column(columns[index].clone()), target),
-                None => match table.defaults.get(place) {
-                    Some(default) => try_cast(lit(self.default_value(default)?), target),
-                    None => cast(lit(ScalarValue::Null), target),
-                },
+                None => lit(self.default_value(table, *place)?),
             };
             expressions.push(expression.alias(&column.name));
         }
@@ -111,14 +108,12 @@ impl Engine {
             other => other,
         }))
     }
-    /// The value of a default: an expression without columns, at the present instant.
-    fn default_value(&mut self, default: &ast::Expr) -> Result<ScalarValue> {
-        let expression = self.default_expression(default)?;
-        let data_type = expression.data_type();
-        let mut field = Vec::new();
-        Evaluator::new(vec![expression], EvalErrors::new()).eval_row(&[], &mut field);
-        let datum = Datum::decode(&mut &field[..], &data_type);
-        Ok(ScalarValue::try_from_array(&to_array(&[datum], &data_type), 0)?)
+    /// The same for the batch engine.
+    fn default_value(&mut self, table: &Table, place: usize) -> Result<ScalarValue> {
+        let data_type = &table.schema.columns[place].data_type;
+        let row = self.default_row(table, place)?;
+        let datum = Datum::decode(&mut &row[..], data_type);
+        Ok(ScalarValue::try_from_array(&to_array(&[datum], data_type), 0)?)
     }
     /// DELETE FROM. Returns the number of rows.
     pub(crate) fn delete(&mut self, delete: &ast::Delete) -> Result<usize> {

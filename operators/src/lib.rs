@@ -1,18 +1,29 @@
 //! The operators of a dataflow, one file each.
+//!
+//! | where | what |
+//! |---|---|
+//! | `join` | half, lookup, delta, linear, outer, semi and anti, lookback |
+//! | `aggregate` | accumulated, distinct, recomputed aggregates, and how their parts come together |
+//! | `top_k.rs` | the first rows of each group |
+//! | `distinct.rs`, `consolidate.rs` | each row once; the updates of a time summed |
+//! | `merge` | how commands on a key fold into a table's row; `keyed_store.rs` holds the rows |
+//! | `commands.rs` | what a query's changes ask of a keyed table |
+//! | `temporal_filter.rs`, `stamp.rs` | rows that come and go with the clock; when a row was written |
+//! | `gather.rs` | all updates, tick by tick, on one worker: for sinks |
+
 pub mod aggregate;
 mod changed;
 pub mod commands;
 pub mod consolidate;
 pub mod distinct;
 pub mod gather;
+pub mod join;
 mod key_order;
 pub mod keyed_store;
 pub mod merge;
 mod pending;
 pub mod stamp;
 pub mod temporal_filter;
-pub mod top_k;
-
-pub mod join;
 #[cfg(test)]
 mod testing;
+pub mod top_k;

@@ -126,14 +126,14 @@ impl<'s> Renderer<'_, '_, 's> {
         let whole: Vec<ScalarExpr> = types.iter().enumerate().map(|(c, t)| ScalarExpr::column(c, t.clone())).collect();
         let layout = Layout { key: window.partition.clone(), value: whole };
         let arranged = self.arrange(&window.input, layout, &[], "Window");
+        let session = self.session();
         let partition = PartitionWindow {
-            session: self.session(),
             input: numbered(&types),
             output: plan.schema.clone(),
             functions: window.functions.iter().map(|call| call.expression.clone()).collect(),
         };
         let results = recompute(arranged, "Window", move |_, rows, results| {
-            results.extend(partition.evaluate(rows).unwrap_or_else(|_| partition.without_results(rows)));
+            results.extend(partition.evaluate(&session, rows).unwrap_or_else(|_| partition.without_results(rows)));
         });
         results.map(|(_, row)| row)
     }
@@ -143,11 +143,11 @@ impl<'s> Renderer<'_, '_, 's> {
 ///
 /// # Errors
 /// What it says about the first that it cannot.
-pub fn check_windows(plan: &Plan, session: &Rc<Session>) -> Result<(), SqlError> {
+pub fn check_windows(plan: &Plan, session: &Session) -> Result<(), SqlError> {
     if let Node::Window(window) = &plan.node {
         let functions = window.functions.iter().map(|call| call.expression.clone()).collect();
         let input = numbered(&window.input.schema.types());
-        PartitionWindow { session: Rc::clone(session), input, output: plan.schema.clone(), functions }.evaluate(&[])?;
+        PartitionWindow { input, output: plan.schema.clone(), functions }.evaluate(session, &[])?;
     }
     plan.inputs().into_iter().try_for_each(|input| check_windows(input, session))
 }
@@ -159,7 +159,6 @@ fn numbered(types: &[DataType]) -> Schema {
 
 /// Window functions over the rows of one partition.
 struct PartitionWindow {
-    session: Rc<Session>,
     input: Schema,
     output: Schema,
     functions: Vec<Expr>,
@@ -171,7 +170,7 @@ impl PartitionWindow {
         let repeated = rows.iter().flat_map(|(row, diff)| (0..*diff).map(move |_| *row));
         repeated.map(|row| Row::from_bytes(&[row, &nulls].concat())).collect()
     }
-    fn evaluate(&self, rows: &[(&[u8], Diff)]) -> Result<Vec<Row>, SqlError> {
+    fn evaluate(&self, session: &Session, rows: &[(&[u8], Diff)]) -> Result<Vec<Row>, SqlError> {
         let repeated = rows.iter().flat_map(|(row, diff)| (0..*diff).map(move |_| *row));
         let batch = to_record_batch(&self.input, repeated).map_err(|e| SqlError::new(e.to_string(), ""))?;
         let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
@@ -184,7 +183,7 @@ impl PartitionWindow {
         let windows = LogicalPlanBuilder::window_plan(scan, functions)?;
         let plan = LogicalPlanBuilder::from(windows).project(columns)?.build()?;
         let mut results = Vec::with_capacity(rows.len());
-        for batch in self.session.execute(plan, ClockReading::default())? {
+        for batch in session.execute(plan, ClockReading::default())? {
             results.extend(from_record_batch(&self.output, &batch).map_err(|e| SqlError::new(e.to_string(), ""))?);
         }
         Ok(results)
