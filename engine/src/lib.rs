@@ -5,7 +5,10 @@
 //! | `script.rs` | [`Engine`]: runs the statements of a script in order |
 //! | `options.rs` | [`Options`]: how a job is run |
 //! | `catalog.rs` | tables, views and what is known about them |
-//! | `create.rs` | CREATE: from a statement to a catalog entry |
+//! | `define.rs` | CREATE and DROP of schemas, tables and views |
+//! | `create.rs` | from a CREATE TABLE to what the catalog keeps |
+//! | `continuous.rs` | INSERT INTO .. SELECT that goes on |
+//! | `advance.rs` | installs what is pending, starts and reads sources, completes ticks, flushes sinks |
 //! | `install.rs` | pending definitions become one dataflow on every worker |
 //! | `ticks.rs` | sources start, their records become ticks; back-pressure |
 //! | `clock.rs` | what NOW() sees |
@@ -16,10 +19,13 @@
 //! | `snapshot.rs` | tables as the batch engine sees them |
 //! | `error.rs` | [`EngineError`]: what went wrong, where, and what would be right |
 
+mod advance;
 mod catalog;
 mod clock;
+mod continuous;
 mod copy;
 mod create;
+mod define;
 mod error;
 mod install;
 mod options;

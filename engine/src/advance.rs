@@ -1,0 +1,260 @@
+//! Getting ahead: pending definitions are installed, sources start and are read, ticks complete, sinks are flushed.
+
+use std::collections::BTreeSet;
+
+use deltaworks_connectors::options::Options as ConnectorOptions;
+use deltaworks_connectors::sink::{SinkFormat, SinkSpec, SinkTarget};
+use deltaworks_dataflow::Time;
+use deltaworks_dataflow::host::{InputBatch, InputId};
+
+use crate::catalog::{Catalog, Entry, Kind, Table};
+use crate::error::EngineError;
+use crate::install::{self, OpenSink, SharedSink};
+use crate::options::Evaluation;
+use crate::query::short;
+use crate::script::Engine;
+use crate::ticks;
+
+type Result<T> = std::result::Result<T, EngineError>;
+
+impl Engine {
+    /// Installs what is pending of the names and of everything connected to them.
+    pub(crate) fn ensure_installed(&mut self, names: BTreeSet<String>) -> Result<()> {
+        let base = |name: &String| name.strip_suffix("$errors").unwrap_or(name).to_string();
+        let mut wanted: BTreeSet<String> = names.iter().map(base).collect();
+        if !wanted.iter().any(|name| self.is_pending(name)) && !self.pending_insert_into(&wanted) {
+            return Ok(());
+        }
+        // Grow the set until nothing pending reads it or is read by it.
+        loop {
+            let before = wanted.len();
+            let pending: Vec<String> = self.catalog.entries.keys().filter(|n| self.is_pending(n)).cloned().collect();
+            for name in pending {
+                let upstream: BTreeSet<String> = self.catalog.upstream(&name).iter().map(base).collect();
+                if wanted.contains(&name) {
+                    wanted.extend(upstream);
+                } else if upstream.iter().any(|read| wanted.contains(read)) {
+                    wanted.insert(name);
+                }
+            }
+            for insert in self.catalog.inserts.iter().filter(|insert| insert.dataflow.is_none()) {
+                let mut reads = BTreeSet::new();
+                Catalog::reads(&insert.plan, &mut reads);
+                let reads: BTreeSet<String> = reads.iter().map(base).collect();
+                if wanted.contains(&insert.target) || reads.iter().any(|read| wanted.contains(read)) {
+                    wanted.insert(insert.target.clone());
+                    wanted.extend(reads);
+                }
+            }
+            if wanted.len() == before {
+                break;
+            }
+        }
+        self.install(wanted)
+    }
+    fn is_pending(&self, name: &str) -> bool {
+        let Some(entry) = self.catalog.get(name) else { return false };
+        let renderable = match &entry.kind {
+            Kind::Table(_) => true,
+            Kind::Dynamic(_) => self.options.evaluation != Evaluation::Batch,
+            Kind::Inlined(..) | Kind::Errors(_) => false,
+        };
+        renderable && entry.dataflow.is_none() && !self.sinks.contains_key(name)
+    }
+    fn pending_insert_into(&self, names: &BTreeSet<String>) -> bool {
+        self.catalog.inserts.iter().any(|insert| insert.dataflow.is_none() && names.contains(&insert.target))
+    }
+    pub(crate) fn install(&mut self, wanted: BTreeSet<String>) -> Result<()> {
+        let inserts: Vec<usize> = (0..self.catalog.inserts.len())
+            .filter(|i| {
+                let insert = &self.catalog.inserts[*i];
+                insert.dataflow.is_none() && wanted.contains(&insert.target)
+            })
+            .collect();
+        for index in &inserts {
+            let target = self.catalog.inserts[*index].target.clone();
+            self.open_sink(&target)?;
+        }
+        let names: BTreeSet<String> = wanted.into_iter().filter(|name| self.is_pending(name)).collect();
+        let later = self.later();
+        let interactive = self.options.interactive;
+        let batch = self.options.evaluation == Evaluation::Batch;
+        self.dataflows += 1;
+        let clock_input = self.next_input;
+        self.next_input += 1;
+        self.clocks.push(clock_input);
+        let request = install::Request {
+            names,
+            inserts,
+            read_later: &|name| interactive || batch || later.contains(name),
+            sinks: &self.sinks,
+            dataflow: format!("dataflow {}", self.dataflows),
+            clock_input,
+            timezone: self.timezone,
+        };
+        install::install(&mut self.catalog, &self.host, &request)
+    }
+    /// The qualified names that statements still to come read, through inlined views.
+    pub(crate) fn later(&self) -> BTreeSet<String> {
+        let mut later = BTreeSet::new();
+        let matches = |name: &&String| {
+            let object = name.split_once('.').map_or(name.as_str(), |(_, object)| object);
+            self.read_later.contains(object)
+        };
+        let mut open: Vec<String> = self.catalog.entries.keys().filter(matches).cloned().collect();
+        while let Some(name) = open.pop() {
+            if !later.insert(name.clone()) {
+                continue;
+            }
+            if let Some(Kind::Inlined(_, tables)) = self.catalog.get(&name).map(|entry| &entry.kind) {
+                open.extend(tables.iter().cloned());
+            }
+        }
+        later
+    }
+    /// Opens the sink behind a connector table, once.
+    fn open_sink(&mut self, name: &str) -> Result<()> {
+        let Some(table) = self.catalog.get(name).and_then(|entry| entry.table()) else { return Ok(()) };
+        let Some(connector) = &table.connector else { return Ok(()) };
+        if self.sinks.contains_key(name) {
+            return Ok(());
+        }
+        if self.sources.is_started(name) {
+            return Err(EngineError::new(
+                format!("table \"{}\" is both read and written", short(name)),
+                "declare a second table on the same topic or file",
+            ));
+        }
+        let spec = self.sink_spec(name, table, connector)?;
+        let sink = OpenSink::new(name, &table.key, spec.open()?);
+        self.sinks.insert(name.to_string(), sink);
+        Ok(())
+    }
+    /// A Kafka sink is a file of its changes while a recording is replayed.
+    fn sink_spec(&self, name: &str, table: &Table, connector: &ConnectorOptions) -> Result<SinkSpec> {
+        let kafka = matches!(connector.connector(), Some("kafka" | "upsert-kafka"));
+        if !kafka {
+            return Ok(SinkSpec::from_options(connector, &table.schema, &table.key)?);
+        }
+        if self.options.replay.is_none() {
+            return Err(EngineError::new(
+                format!("table \"{}\" writes a Kafka topic, and writing to a broker is not supported yet", short(name)),
+                "run with --replay DIR to write the changes to --out DIR",
+            ));
+        }
+        let upsert = connector.connector() == Some("upsert-kafka");
+        let format = if upsert { SinkFormat::UpsertJson } else { SinkFormat::ChangelogJson };
+        let path = self.options.out.join(format!("{}.jsonl", connector.require("topic")?));
+        Ok(SinkSpec::new(SinkTarget::File(path), format, &table.schema, &table.key)?)
+    }
+
+    /// Makes the named tables and views reflect everything that bounded sources behind them hold.
+    pub(crate) fn catch_up(&mut self, names: &BTreeSet<String>) -> Result<()> {
+        let closure = self.catalog.closure(names.iter().cloned());
+        let sources = closure.iter().any(|name| self.is_source(name));
+        if sources && closure.iter().any(|name| self.is_source(name) && !self.sources.is_started(name)) {
+            self.install_all()?;
+            self.start_sources()?;
+        }
+        self.ensure_installed(closure)?;
+        if sources {
+            self.drain()?;
+        }
+        self.settle()
+    }
+    /// Whether a table reads from a connector: it has one and nothing is inserted into it.
+    fn is_source(&self, name: &str) -> bool {
+        let Some(table) = self.catalog.get(name).and_then(|entry| entry.table()) else { return false };
+        table.connector.is_some() && !self.catalog.inserts.iter().any(|insert| insert.target == name)
+    }
+    fn install_all(&mut self) -> Result<()> {
+        let pending: BTreeSet<String> = self.catalog.entries.keys().filter(|n| self.is_pending(n)).cloned().collect();
+        let targets = self.catalog.inserts.iter().filter(|insert| insert.dataflow.is_none());
+        let all: BTreeSet<String> = targets.map(|insert| insert.target.clone()).chain(pending).collect();
+        if all.is_empty() { Ok(()) } else { self.install(all) }
+    }
+    /// Starts the sources of all tables that something reads, together.
+    fn start_sources(&mut self) -> Result<()> {
+        let mut read = BTreeSet::new();
+        for (name, entry) in &self.catalog.entries {
+            if !matches!(entry.kind, Kind::Errors(_)) {
+                read.extend(self.catalog.upstream(name));
+            }
+        }
+        read.extend(self.later());
+        let wanted: Vec<(String, &Entry)> = self
+            .catalog
+            .entries
+            .iter()
+            .filter(|(name, _)| self.is_source(name) && !self.sources.is_started(name))
+            .filter(|(name, _)| read.contains(*name) || read.contains(&format!("{name}$errors")))
+            .map(|(name, entry)| (name.clone(), entry))
+            .collect();
+        self.sources.start(&self.options, &wanted)
+    }
+    /// Reads the started sources to their end.
+    fn drain(&mut self) -> Result<()> {
+        while !self.sources.ended() && !self.stopped() {
+            let batches = self.sources.read(&self.options, &mut self.clock, self.host.workers())?;
+            self.send_tick(batches)?;
+        }
+        Ok(())
+    }
+    /// Starts a tick with these batches.
+    pub(crate) fn send_tick(&mut self, batches: Vec<(InputId, InputBatch)>) -> Result<Time> {
+        let now = self.clock.now();
+        let clocks: Vec<(InputId, i64)> = self.clocks.iter().map(|id| (*id, now)).collect();
+        let tick = ticks::send(&mut self.host, batches, &clocks)?;
+        self.check_sinks()?;
+        Ok(tick)
+    }
+    /// Waits until everything that was sent is complete. A dataflow installed since the last tick gets one.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        let tick = self.send_tick(Vec::new())?;
+        self.host.wait_complete(tick)?;
+        self.check_sinks()
+    }
+    fn check_sinks(&self) -> Result<()> {
+        for sink in self.sinks.values() {
+            if let Some(failure) = &install::lock(sink).failure {
+                return Err(failure.clone());
+            }
+        }
+        Ok(())
+    }
+    /// Installs everything, reads all sources to their end and closes the sinks.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        self.install_all()?;
+        self.start_sources()?;
+        self.drain()?;
+        self.settle()?;
+        let sinks: Vec<SharedSink> = self.sinks.values().cloned().collect();
+        for sink in sinks {
+            let mut open = install::lock(&sink);
+            open.writer.finish()?;
+            let line = format!("{} changes written to {}", open.entries, short(&open.table));
+            let conflicts = open.conflicts;
+            let table = short(&open.table).to_string();
+            drop(open);
+            self.say(&line);
+            if conflicts > 0 {
+                self.say(&format!(
+                    "warning: {conflicts} rows of {table} shared their key with another row and were left out"
+                ));
+            }
+        }
+        self.report_sources();
+        Ok(())
+    }
+    fn report_sources(&mut self) {
+        let progress = self.sources.progress.clone();
+        if progress.records > 0 {
+            self.say(&format!("{} records read in {} ticks", progress.records, self.host.next_tick() - 1));
+        }
+        for (table, letters) in &progress.dead {
+            let table = short(table);
+            let (records, are) = if *letters == 1 { ("record", "is") } else { ("records", "are") };
+            self.say(&format!("warning: {letters} {records} of {table} could not be decoded and {are} in {table}$errors"));
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! INSERT INTO .. SELECT that goes on: its plan, its target, and what the two forbid each other.
+
+use std::collections::BTreeSet;
+
+use deltaworks_operators::merge::Engine as MergeEngine;
+use deltaworks_sql::expr::ScalarExpr;
+use deltaworks_sql::parser::{Insert, Name, Spanned, Statement};
+use deltaworks_sql::plan::{Node, Plan};
+use deltaworks_sql::render::check_lookups;
+use deltaworks_sql::session::Session;
+
+use crate::catalog::{self, Catalog, Table};
+use crate::create;
+use crate::error::EngineError;
+use crate::query::{short, take_stamp};
+use crate::script::{Engine, not_supported};
+use crate::write::name_apart;
+
+type Result<T> = std::result::Result<T, EngineError>;
+
+impl Engine {
+    /// Whether INSERT .. SELECT into the table is continuous.
+    pub(crate) fn is_continuous(&self, name: &Name) -> bool {
+        let entry = self.catalog.get(&self.catalog.qualify(name));
+        entry.and_then(|entry| entry.table()).is_some_and(|table| table.continuous)
+    }
+    pub(crate) fn statement_set(&mut self, statements: &[Spanned<Statement>]) -> Result<()> {
+        for statement in statements {
+            let at = |error: EngineError| error.in_column(statement.line, statement.column);
+            match &statement.node {
+                Statement::Insert(insert) => self.insert_continuously(insert).map_err(at)?,
+                other => return Err(at(not_supported(other))),
+            }
+        }
+        Ok(())
+    }
+    pub(crate) fn insert_continuously(&mut self, insert: &Insert) -> Result<()> {
+        self.check_names(std::slice::from_ref(&insert.table))?;
+        let target = self.catalog.qualify(&insert.table);
+        let Some(table) = self.catalog.get(&target).and_then(|entry| entry.table()).cloned() else {
+            return Err(EngineError::new(
+                format!("\"{}\" cannot be inserted into", insert.table.object()),
+                "insert into a table",
+            ));
+        };
+        let mut body = insert.body.clone();
+        name_apart(&mut body.query);
+        let mut continuous = self.continuous(&body)?;
+        self.check_circle(&target, &continuous.plan)?;
+        continuous.plan = into_table(continuous.plan, &table, &insert.columns, &self.session)?;
+        let stamp = match continuous.stamp {
+            Some(place) => stamp_place(&table, &insert.columns, place),
+            None => take_stamp(&mut continuous.plan)?,
+        };
+        let lookups = deltaworks_sql::render::has_lookup(&continuous.plan);
+        let sink = table.connector.is_some();
+        if sink && lookups {
+            return Err(EngineError::new(
+                "the result of a lookup join cannot go to a sink directly",
+                "insert it into a keyed table with a 'table.merge-engine', and that table into the sink",
+            ));
+        }
+        check_lookups(&continuous.plan, &table.key)?;
+        if lookups && matches!(table.merge.as_ref().map(|m| &m.engine), Some(MergeEngine::Aggregation(_))) {
+            return Err(EngineError::new(
+                "the result of a lookup join cannot be subtracted from an aggregation table",
+                "insert it into a last_row table, and aggregate that in a dynamic table",
+            ));
+        }
+        if sink {
+            self.check_not_read(&target)?;
+        }
+        self.check_retractions(&insert.table, &table, &continuous.plan)?;
+        let statement = self.next_statement();
+        self.say(&format!("continuous insert into {}", insert.table));
+        let plan = continuous.plan;
+        let mut reads = BTreeSet::new();
+        Catalog::reads(&plan, &mut reads);
+        let name = target.clone();
+        self.catalog.inserts.push(catalog::Insert { target, plan, stamp, statement, dataflow: None });
+        self.install_over_installed(&name, &reads)
+    }
+    /// Whether what the query takes back can be taken back from the table.
+    fn check_retractions(&self, name: &Name, table: &Table, plan: &Plan) -> Result<()> {
+        let keeps = match table.merge.as_ref().map(|merge| &merge.engine) {
+            Some(MergeEngine::Aggregation(columns)) => columns.iter().all(|column| column.aggregate.subtracts()),
+            _ => !table.key.is_empty(),
+        };
+        if keeps || deltaworks_sql::lower::is_append_only(plan, &self.catalog) {
+            return Ok(());
+        }
+        if table.key.is_empty() {
+            return Err(EngineError::new(
+                format!("table \"{}\" has no key, and the query may take rows back", name.object()),
+                "declare a PRIMARY KEY, or insert from tables whose rows are only ever added",
+            ));
+        }
+        Err(EngineError::new(
+            format!("the query may take rows back, which an aggregate of table \"{}\" cannot follow", name.object()),
+            "use sum, count or avg there, or a dynamic table with GROUP BY",
+        ))
+    }
+    /// A connector table is read or written, not both.
+    fn check_not_read(&self, target: &str) -> Result<()> {
+        match self.catalog.dependents(target).first() {
+            None => Ok(()),
+            Some(reader) => Err(EngineError::new(
+                format!("table \"{}\" cannot be written: \"{}\" reads it", short(target), short(reader)),
+                "declare a second table on the same topic or file",
+            )),
+        }
+    }
+    /// A table that is fed by what is computed from it would never come to rest.
+    fn check_circle(&self, target: &str, plan: &Plan) -> Result<()> {
+        let mut reads = BTreeSet::new();
+        Catalog::reads(plan, &mut reads);
+        if !self.catalog.closure(reads).contains(target) {
+            return Ok(());
+        }
+        Err(EngineError::new(
+            format!("the query reads what is computed from \"{}\" itself: the insert would be a circle", short(target)),
+            "insert into another table",
+        ))
+    }
+}
+
+/// The plan with columns as the target has them: in place or by the listed names, cast, missing ones NULL, computed ones
+/// computed.
+fn into_table(plan: Plan, table: &Table, listed: &[String], session: &Session) -> Result<Plan> {
+    let given = plan.schema.len();
+    let places = insert_columns(table, listed);
+    if places.len() != given {
+        return Err(EngineError::new(
+            format!("INSERT has {given} columns for {} of the table", places.len()),
+            create::columns_help(&table.schema),
+        ));
+    }
+    let mut delivered = Vec::new();
+    for place in &table.delivered {
+        let column = &table.schema.columns[*place];
+        delivered.push(match places.iter().position(|p| *p == Some(*place)) {
+            Some(index) => {
+                ScalarExpr::column(index, plan.schema.columns[index].data_type.clone()).cast_to(&column.data_type)
+            }
+            None => match table.defaults.get(place) {
+                Some(default) => {
+                    let default = session.expression(default, &Default::default())?;
+                    create::refuse_clock(&default, &column.name)?;
+                    default.cast_to(&column.data_type)
+                }
+                None => ScalarExpr::literal(deltaworks_dataflow::Datum::Null, column.data_type.clone()),
+            },
+        });
+    }
+    if let Some(place) = places.iter().position(Option::is_none) {
+        return Err(EngineError::new(
+            format!("column \"{}\" cannot be inserted into", listed.get(place).map_or("?", String::as_str)),
+            create::columns_help(&table.schema),
+        ));
+    }
+    let expressions: Vec<ScalarExpr> = match &table.computed {
+        Some(computed) => computed.iter().map(|expression| expression.substitute(&delivered)).collect(),
+        None => delivered,
+    };
+    let identity = expressions.len() == given && expressions.iter().enumerate().all(|(i, e)| e.as_column() == Some(i));
+    if identity {
+        return Ok(Plan { schema: table.schema.clone(), ..plan });
+    }
+    Ok(Plan { node: Node::Project { input: Box::new(plan), expressions }, schema: table.schema.clone() })
+}
+/// Per given column its place in the table; None for a name that is no such column.
+fn insert_columns(table: &Table, listed: &[String]) -> Vec<Option<usize>> {
+    if listed.is_empty() {
+        return table.delivered.iter().map(|place| Some(*place)).collect();
+    }
+    listed.iter().map(|name| table.schema.index_of(name).filter(|place| table.delivered.contains(place))).collect()
+}
+/// Where the stamp of the query's column `place` stands in the table.
+fn stamp_place(table: &Table, listed: &[String], place: usize) -> Option<usize> {
+    insert_columns(table, listed).get(place).copied().flatten()
+}

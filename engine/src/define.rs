@@ -1,0 +1,272 @@
+//! CREATE and DROP: entries of the catalog come and go.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use datafusion::catalog::view::ViewTable;
+use deltaworks_connectors::decode::DeadLetter;
+use deltaworks_sql::lower::unique::unique_columns;
+use deltaworks_sql::parser::{
+    CreateDynamicTable, CreateTable, CreateView, DropObject, Name, ObjectKind, Spanned, Statement, table_names,
+};
+use deltaworks_sql::render::check_lookups;
+
+use crate::catalog::{Catalog, Entry, Kind, View};
+use crate::create;
+use crate::error::EngineError;
+use crate::install;
+use crate::query::short;
+use crate::script::Engine;
+use crate::snapshot::SnapshotTable;
+
+type Result<T> = std::result::Result<T, EngineError>;
+
+impl Engine {
+    pub(crate) fn create_schema(&mut self, name: &Name, if_not_exists: bool) -> Result<()> {
+        if !self.catalog.schemas.insert(name.object().to_string()) && !if_not_exists {
+            return Err(EngineError::new(
+                format!("schema \"{}\" exists already", name.object()),
+                "leave the statement out or write CREATE SCHEMA IF NOT EXISTS",
+            ));
+        }
+        Ok(self.session.create_schema(name.object())?)
+    }
+    pub(crate) fn use_schema(&mut self, name: &Name) -> Result<()> {
+        if !self.catalog.schemas.contains(name.object()) {
+            return Err(EngineError::new(
+                format!("schema \"{}\" does not exist", name.object()),
+                format!("create it first: CREATE SCHEMA {}", name.object()),
+            ));
+        }
+        self.catalog.current = name.object().to_string();
+        Ok(self.session.use_schema(name.object())?)
+    }
+    /// The qualified name for a new entry; None where it exists and may.
+    fn new_name(&mut self, name: &Name, if_not_exists: bool, or_replace: bool) -> Result<Option<String>> {
+        let qualified = self.catalog.qualify(name);
+        let schema = qualified.split('.').next().unwrap_or_default().to_string();
+        if !self.catalog.schemas.contains(&schema) {
+            return Err(EngineError::new(
+                format!("schema \"{schema}\" does not exist"),
+                format!("create it first: CREATE SCHEMA {schema}"),
+            ));
+        }
+        let Some(entry) = self.catalog.get(&qualified) else { return Ok(Some(qualified)) };
+        if if_not_exists {
+            return Ok(None);
+        }
+        let noun = entry.noun();
+        if or_replace {
+            return Ok(Some(qualified));
+        }
+        Err(EngineError::new(
+            format!("{noun} \"{}\" exists already", name.object()),
+            "drop it first, or give this one another name",
+        ))
+    }
+    /// Makes room for a definition that was planned and replaces this one.
+    fn replace(&mut self, name: &str, reads: &BTreeSet<String>) -> Result<()> {
+        if self.catalog.get(name).is_none() {
+            return Ok(());
+        }
+        if self.catalog.closure(reads.iter().cloned()).contains(name) {
+            return Err(EngineError::new(
+                format!("\"{}\" would depend on itself", short(name)),
+                "give the new one another name",
+            ));
+        }
+        self.remove(name, false)
+    }
+    fn add(&mut self, name: &str, kind: Kind, statement: String) -> Result<()> {
+        let mut entry = Entry { kind, statement, snapshot: None, dataflow: None, kept: None };
+        if let (Some(schema), false) = (entry.schema(), matches!(entry.kind, Kind::Inlined(..))) {
+            let snapshot = SnapshotTable::new(schema);
+            let handle = Name::new(name.split('.'));
+            self.session.register_table(&handle, snapshot.clone())?;
+            let lookup = format!("{name}{}", deltaworks_sql::parser::LOOKUP_SUFFIX);
+            let lookup = Name::new(lookup.split('.'));
+            self.session.register_table(&lookup, snapshot.clone())?;
+            entry.snapshot = Some(snapshot);
+        }
+        self.catalog.entries.insert(name.to_string(), entry);
+        Ok(())
+    }
+    pub(crate) fn create_table(&mut self, create: &CreateTable, statement: &Spanned<Statement>) -> Result<()> {
+        let Some(name) = self.new_name(&create.name, create.if_not_exists, false)? else { return Ok(()) };
+        let table = create::table(&self.session, create, &mut self.next_input)?;
+        self.add(&name, Kind::Table(Box::new(table)), statement.shown())?;
+        self.add(&format!("{name}$errors"), Kind::Errors(DeadLetter::schema()), statement.shown())
+    }
+    pub(crate) fn create_view(&mut self, create: &CreateView, statement: &Spanned<Statement>) -> Result<()> {
+        let Some(name) = self.new_name(&create.name, create.if_not_exists, create.or_replace)? else { return Ok(()) };
+        let mut query = create.body.query.clone();
+        deltaworks_sql::parser::rewrite(&mut *query)?;
+        let names = table_names(&Statement::Query(create.body.clone()));
+        self.check_names(&names)?;
+        let mut plan = self.session.logical_plan(&query)?;
+        if !create.columns.is_empty() {
+            plan = rename(plan, &create.columns)?;
+        }
+        let tables: BTreeSet<String> = names.iter().map(|n| self.catalog.qualify(n)).collect();
+        let schema = deltaworks_dataflow::Schema::from_arrow(plan.schema().as_arrow());
+        let schema = schema.map_err(|e| EngineError::new(e, "cast the column"))?;
+        check_column_names(&schema)?;
+        self.replace(&name, &tables)?;
+        self.add(&name, Kind::Inlined(schema, tables), statement.shown())?;
+        let handle = Name::new(name.split('.'));
+        let view = ViewTable::new(plan, Some(statement.text.clone()));
+        Ok(self.session.register_table(&handle, Arc::new(view))?)
+    }
+    pub(crate) fn create_dynamic_table(
+        &mut self,
+        create: &CreateDynamicTable,
+        statement: &Spanned<Statement>,
+    ) -> Result<()> {
+        let Some(name) = self.new_name(&create.name, create.if_not_exists, create.or_replace)? else { return Ok(()) };
+        let continuous = self.continuous(&create.body)?;
+        check_lookups(&continuous.plan, &[])?;
+        let mut schema = continuous.plan.schema.clone();
+        let renamed: Vec<&String> = create.schema.columns.iter().map(|column| &column.name).collect();
+        if !renamed.is_empty() && renamed.len() != schema.len() {
+            return Err(EngineError::new(
+                format!("the query has {} columns, the table names {}", schema.len(), renamed.len()),
+                "name all columns or none",
+            ));
+        }
+        for (column, new) in schema.columns.iter_mut().zip(renamed) {
+            column.name.clone_from(new);
+        }
+        check_column_names(&schema)?;
+        let smallest = unique_columns(&continuous.plan, &self.catalog).into_iter().min_by_key(BTreeSet::len);
+        let key = smallest.unwrap_or_default().into_iter().filter(|c| Some(*c) != continuous.stamp).collect();
+        let view = View {
+            schema,
+            key,
+            append_only: false,
+            stamp: continuous.stamp,
+            logical: Arc::new(continuous.logical),
+            plan: continuous.plan,
+        };
+        let mut reads = BTreeSet::new();
+        Catalog::reads(&view.plan, &mut reads);
+        self.replace(&name, &reads)?;
+        self.add(&name, Kind::Dynamic(Box::new(view)), statement.shown())?;
+        self.install_over_installed(&name, &reads)
+    }
+    /// A continuous statement over tables that run already sees their present rows at once, as inserts of one tick.
+    pub(crate) fn install_over_installed(&mut self, name: &str, reads: &BTreeSet<String>) -> Result<()> {
+        let closure = self.catalog.closure(reads.iter().cloned());
+        if !closure.iter().any(|read| self.catalog.get(read).is_some_and(|entry| entry.dataflow.is_some())) {
+            return Ok(());
+        }
+        self.ensure_installed(closure.into_iter().chain([name.to_string()]).collect())?;
+        self.settle()
+    }
+    pub(crate) fn drop_object(&mut self, object: &DropObject) -> Result<()> {
+        match object.kind {
+            ObjectKind::Table | ObjectKind::View | ObjectKind::DynamicTable => {
+                let qualified = self.catalog.qualify(&object.name);
+                if self.catalog.get(&qualified).is_none() {
+                    if object.if_exists {
+                        return Ok(());
+                    }
+                    return self.check_names(std::slice::from_ref(&object.name));
+                }
+                self.remove(&qualified, object.cascade)
+            }
+            ObjectKind::Schema => self.drop_schema(object),
+            _ => Err(EngineError::new("this DROP is not supported yet", "drop tables, views and schemas")),
+        }
+    }
+    fn drop_schema(&mut self, object: &DropObject) -> Result<()> {
+        let schema = object.name.object().to_string();
+        if !self.catalog.schemas.contains(&schema) {
+            if object.if_exists {
+                return Ok(());
+            }
+            return Err(EngineError::new(format!("schema \"{schema}\" does not exist"), "write DROP SCHEMA IF EXISTS"));
+        }
+        let prefix = format!("{schema}.");
+        let inside: Vec<String> = self.catalog.entries.keys().filter(|n| n.starts_with(&prefix)).cloned().collect();
+        if !inside.is_empty() && !object.cascade {
+            return Err(EngineError::new(
+                format!("schema \"{schema}\" is not empty: it has {}", short(&inside[0])),
+                "write DROP SCHEMA .. CASCADE",
+            ));
+        }
+        for name in inside {
+            if self.catalog.get(&name).is_some() {
+                self.remove(&name, true)?;
+            }
+        }
+        self.catalog.schemas.remove(&schema);
+        Ok(())
+    }
+    /// Removes an entry and, with `cascade`, what reads it.
+    fn remove(&mut self, name: &str, cascade: bool) -> Result<()> {
+        let dependents = self.catalog.dependents(name);
+        if let Some(dependent) = dependents.first() {
+            if !cascade {
+                let noun = self.catalog.get(name).map_or("table", Entry::noun);
+                return Err(EngineError::new(
+                    format!("{noun} \"{}\" is used by \"{}\"", short(name), short(dependent)),
+                    format!("drop \"{}\" first, or write CASCADE", short(dependent)),
+                ));
+            }
+            for dependent in dependents {
+                if self.catalog.get(&dependent).is_some() {
+                    self.remove(&dependent, true)?;
+                }
+            }
+        }
+        let inserts = std::mem::take(&mut self.catalog.inserts);
+        let (removed, kept): (Vec<_>, Vec<_>) = inserts.into_iter().partition(|insert| insert.target == name);
+        self.catalog.inserts = kept;
+        let mut dataflows: BTreeSet<String> = removed.into_iter().filter_map(|insert| insert.dataflow).collect();
+        for removed in [name.to_string(), format!("{name}$errors")] {
+            let Some(entry) = self.catalog.entries.remove(&removed) else { continue };
+            self.session.deregister_table(&Name::new(removed.split('.')))?;
+            let lookup = format!("{removed}{}", deltaworks_sql::parser::LOOKUP_SUFFIX);
+            self.session.deregister_table(&Name::new(lookup.split('.')))?;
+            dataflows.extend(entry.dataflow);
+        }
+        self.sources.forget(name);
+        if let Some(sink) = self.sinks.remove(name) {
+            let mut open = install::lock(&sink);
+            open.closed = true;
+            open.writer.finish()?;
+        }
+        for dataflow in dataflows {
+            let entries = self.catalog.entries.values().any(|entry| entry.dataflow.as_ref() == Some(&dataflow));
+            let inserts = self.catalog.inserts.iter().any(|insert| insert.dataflow.as_ref() == Some(&dataflow));
+            if !entries && !inserts {
+                self.host.drop_dataflow(&dataflow);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn rename(plan: datafusion::logical_expr::LogicalPlan, names: &[String]) -> Result<datafusion::logical_expr::LogicalPlan> {
+    use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+    let columns = plan.schema().columns();
+    if columns.len() != names.len() {
+        return Err(EngineError::new(
+            format!("the query has {} columns, the view names {}", columns.len(), names.len()),
+            "name all columns or none",
+        ));
+    }
+    let expressions = columns.into_iter().zip(names).map(|(column, name)| Expr::Column(column).alias(name));
+    Ok(LogicalPlanBuilder::from(plan).project(expressions.collect::<Vec<_>>())?.build()?)
+}
+fn check_column_names(schema: &deltaworks_dataflow::Schema) -> Result<()> {
+    for (place, column) in schema.columns.iter().enumerate() {
+        if schema.columns[..place].iter().any(|other| other.name == column.name) {
+            return Err(EngineError::new(
+                format!("column \"{}\" is there twice", column.name),
+                "give one of them another name with AS",
+            ));
+        }
+    }
+    Ok(())
+}
