@@ -156,7 +156,7 @@ fn keyed<'s>(rows: Collection<'s>, key: &'static [usize], value: &'static [usize
 fn touched<'s>(orders: Arranged<'s>, events: Arranged<'s>) -> KeyedCollection<'s> {
     let (mut key, mut value, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     let week = Range::Window(Window { before: WEEK_MS, after: 0 });
-    lookback_join(orders, events, week, Pick::First, true, "Lookback", move |customer, order, event| {
+    lookback_join(orders, events, week, Pick::First, true, "Lookback", move |customer, order, event, _| {
         key.clear();
         value.clear();
         value.extend_from_slice(customer);

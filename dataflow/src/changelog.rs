@@ -2,7 +2,7 @@
 //!
 //! A sink receives, per tick and key, one consolidated change: `+I`, `-U` then `+U`, or `-D`.
 
-use crate::row::{Row, project};
+use crate::row::{Row, field_len, project};
 use crate::{Diff, Time};
 
 /// What a changelog entry does to its row.
@@ -69,6 +69,21 @@ impl Changelog {
         if self.key.is_empty() {
             return keyless(tick, updates);
         }
+        let mut changes = Changes { tick, ..Changes::default() };
+        if self.key.iter().enumerate().all(|(place, column)| place == *column) {
+            // The rows are in the order of their keys already.
+            let mut rest = updates.into_iter().peekable();
+            while let Some((row, diff)) = rest.next() {
+                let key = Row::from_bytes(leading(&row, self.key.len()));
+                let mut group = Group::default();
+                group.add(row, diff);
+                while let Some((row, diff)) = rest.next_if(|(next, _)| leading(next, self.key.len()) == &key[..]) {
+                    group.add(row, diff);
+                }
+                changes.push(group);
+            }
+            return changes;
+        }
         let mut keyed: Vec<(Row, Row, Diff)> = Vec::with_capacity(updates.len());
         let mut scratch = Vec::new();
         for (row, diff) in updates {
@@ -77,30 +92,58 @@ impl Changelog {
             keyed.push((Row::from_bytes(&scratch), row, diff));
         }
         keyed.sort();
-        let mut changes = Changes { tick, ..Changes::default() };
-        for group in keyed.chunk_by(|a, b| a.0 == b.0) {
-            changes.fold_key(group);
+        let mut rest = keyed.into_iter().peekable();
+        while let Some((key, row, diff)) = rest.next() {
+            let mut group = Group::default();
+            group.add(row, diff);
+            while let Some((_, row, diff)) = rest.next_if(|next| next.0 == key) {
+                group.add(row, diff);
+            }
+            changes.push(group);
         }
         changes
     }
 }
 
+/// The first fields of a row.
+fn leading(row: &[u8], fields: usize) -> &[u8] {
+    let end = (0..fields).fold(0, |end, _| end + field_len(&row[end..]));
+    &row[..end]
+}
+
+/// The updates of one key, in the order of their rows.
+#[derive(Default)]
+struct Group {
+    old: Option<Row>,
+    new: Option<Row>,
+    /// Rows that were added beside the first.
+    more: u64,
+}
+impl Group {
+    fn add(&mut self, row: Row, diff: Diff) {
+        if diff < 0 {
+            self.old.get_or_insert(row);
+        } else if self.new.is_none() {
+            self.new = Some(row);
+            self.more = diff.unsigned_abs() - 1;
+        } else {
+            self.more += diff.unsigned_abs();
+        }
+    }
+}
+
 impl Changes {
-    fn fold_key(&mut self, group: &[(Row, Row, Diff)]) {
-        let mut removed = group.iter().filter(|entry| entry.2 < 0);
-        let mut added = group.iter().filter(|entry| entry.2 > 0);
-        let (old, new) = (removed.next(), added.next());
-        match (old, new) {
+    fn push(&mut self, group: Group) {
+        match (group.old, group.new) {
             (Some(old), Some(new)) => {
-                self.entries.push((RowKind::UpdateBefore, old.1.clone()));
-                self.entries.push((RowKind::UpdateAfter, new.1.clone()));
+                self.entries.push((RowKind::UpdateBefore, old));
+                self.entries.push((RowKind::UpdateAfter, new));
             }
-            (Some(old), None) => self.entries.push((RowKind::Delete, old.1.clone())),
-            (None, Some(new)) => self.entries.push((RowKind::Insert, new.1.clone())),
+            (Some(old), None) => self.entries.push((RowKind::Delete, old)),
+            (None, Some(new)) => self.entries.push((RowKind::Insert, new)),
             (None, None) => {}
         }
-        let more = |entry: Option<&(Row, Row, Diff)>| entry.map_or(0, |e| e.2.unsigned_abs() - 1);
-        self.conflicts += more(new) + added.map(|entry| entry.2.unsigned_abs()).sum::<u64>();
+        self.conflicts += group.more;
     }
 }
 fn keyless(tick: Time, updates: Vec<(Row, Diff)>) -> Changes {

@@ -9,10 +9,11 @@ use deltaworks_dataflow::host::{InputBatch, InputId};
 
 use crate::catalog::{Catalog, Entry, Kind, Table};
 use crate::error::EngineError;
-use crate::install::{self, OpenSink, SharedSink};
+use crate::install;
 use crate::options::Evaluation;
 use crate::query::short;
 use crate::script::Engine;
+use crate::sinks::OpenSink;
 use crate::ticks;
 
 type Result<T> = std::result::Result<T, EngineError>;
@@ -205,22 +206,19 @@ impl Engine {
         let now = self.clock.now();
         let clocks: Vec<(InputId, i64)> = self.clocks.iter().map(|id| (*id, now)).collect();
         let tick = ticks::send(&mut self.host, batches, &clocks)?;
-        self.check_sinks()?;
+        self.write_sinks()?;
         Ok(tick)
     }
     /// Waits until everything that was sent is complete. A dataflow installed since the last tick gets one.
     pub(crate) fn settle(&mut self) -> Result<()> {
         let tick = self.send_tick(Vec::new())?;
         self.host.wait_complete(tick)?;
-        self.check_sinks()
+        self.write_sinks()
     }
-    fn check_sinks(&self) -> Result<()> {
-        for sink in self.sinks.values() {
-            if let Some(failure) = &install::lock(sink).failure {
-                return Err(failure.clone());
-            }
-        }
-        Ok(())
+    /// Writes what complete ticks have changed.
+    fn write_sinks(&mut self) -> Result<()> {
+        let complete = self.host.complete();
+        self.sinks.values_mut().try_for_each(|sink| sink.write(complete))
     }
     /// Installs everything, reads all sources to their end and closes the sinks.
     pub(crate) fn finish(&mut self) -> Result<()> {
@@ -228,21 +226,17 @@ impl Engine {
         self.start_sources()?;
         self.drain()?;
         self.settle()?;
-        let sinks: Vec<SharedSink> = self.sinks.values().cloned().collect();
-        for sink in sinks {
-            let mut open = install::lock(&sink);
-            open.writer.finish()?;
-            let line = format!("{} changes written to {}", open.entries, short(&open.table));
-            let conflicts = open.conflicts;
-            let table = short(&open.table).to_string();
-            drop(open);
-            self.say(&line);
-            if conflicts > 0 {
-                self.say(&format!(
-                    "warning: {conflicts} rows of {table} shared their key with another row and were left out"
-                ));
+        let mut lines = Vec::new();
+        for sink in self.sinks.values_mut() {
+            sink.finish()?;
+            let table = short(&sink.table);
+            lines.push(format!("{} changes written to {table}", sink.entries));
+            if sink.conflicts > 0 {
+                let left_out = "rows shared their key with another row and were left out";
+                lines.push(format!("warning: {} {left_out} of {table}", sink.conflicts));
             }
         }
+        lines.iter().for_each(|line| self.say(line));
         self.report_sources();
         Ok(())
     }

@@ -14,7 +14,6 @@ use deltaworks_sql::render::check_lookups;
 use crate::catalog::{Catalog, Entry, Kind, View};
 use crate::create;
 use crate::error::EngineError;
-use crate::install;
 use crate::query::short;
 use crate::script::Engine;
 use crate::snapshot::SnapshotTable;
@@ -231,10 +230,8 @@ impl Engine {
             dataflows.extend(entry.dataflow);
         }
         self.sources.forget(name);
-        if let Some(sink) = self.sinks.remove(name) {
-            let mut open = install::lock(&sink);
-            open.closed = true;
-            open.writer.finish()?;
+        if let Some(mut sink) = self.sinks.remove(name) {
+            sink.finish()?;
         }
         for dataflow in dataflows {
             let entries = self.catalog.entries.values().any(|entry| entry.dataflow.as_ref() == Some(&dataflow));

@@ -4,66 +4,19 @@
 //! then built together, so that a table's rows flow into the views above it without being arranged in between.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
-use deltaworks_connectors::sink::ChangeSink;
-use deltaworks_dataflow::changelog::Changelog;
 use deltaworks_dataflow::host::{Build, Host};
-use deltaworks_dataflow::{Diff, Row, Time};
 use deltaworks_sql::plan::Plan;
 use deltaworks_sql::render::{InsertTarget, Kept, Renderer, TableSpec};
 
 use crate::catalog::{Catalog, Insert, Kind, Table};
 use crate::error::EngineError;
+use crate::sinks::{Gathered, OpenSink};
 
 /// The resolution of NOW() in views, microseconds.
 const CLOCK_RESOLUTION: i64 = 1_000_000;
-
-/// A sink that is open, and what it has reported.
-pub(crate) struct OpenSink {
-    pub(crate) table: String,
-    pub(crate) writer: Box<dyn ChangeSink>,
-    changelog: Changelog,
-    /// Rows that shared the sink's key with another and were left out.
-    pub(crate) conflicts: u64,
-    pub(crate) entries: u64,
-    pub(crate) failure: Option<EngineError>,
-    /// Whether its table was dropped.
-    pub(crate) closed: bool,
-}
-/// Shared by the worker that writes and the coordinator that looks for failures.
-pub(crate) type SharedSink = Arc<Mutex<OpenSink>>;
-
-impl OpenSink {
-    pub(crate) fn new(table: &str, key: &[usize], writer: Box<dyn ChangeSink>) -> SharedSink {
-        Arc::new(Mutex::new(OpenSink {
-            table: table.to_string(),
-            writer,
-            changelog: Changelog::new(key.to_vec()),
-            conflicts: 0,
-            entries: 0,
-            failure: None,
-            closed: false,
-        }))
-    }
-    fn take(&mut self, tick: Time, updates: Vec<(Row, Diff)>) {
-        if self.failure.is_some() || self.closed {
-            return;
-        }
-        let changes = self.changelog.changes(tick, updates);
-        self.conflicts += changes.conflicts;
-        self.entries += changes.entries.len() as u64;
-        if !changes.entries.is_empty()
-            && let Err(error) = self.writer.write(&changes)
-        {
-            self.failure = Some(error.into());
-        }
-    }
-}
-/// Locks a sink, also after a panic elsewhere.
-pub(crate) fn lock(sink: &SharedSink) -> std::sync::MutexGuard<'_, OpenSink> {
-    sink.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// One thing to build, in an order in which nothing is read before it is built.
 enum Step {
@@ -80,7 +33,7 @@ enum Step {
         name: String,
         plan: Plan,
         stamp: Option<usize>,
-        sink: SharedSink,
+        sink: Sender<Gathered>,
     },
     /// Inserts into a table of an earlier dataflow.
     Feed {
@@ -123,8 +76,9 @@ impl Installation {
                 }
                 Step::Sink { name, plan, stamp, sink } => {
                     renderer.begin(name);
-                    let sink = Arc::clone(sink);
-                    renderer.sink(plan, *stamp, "Sink", move |tick, updates| lock(&sink).take(tick, updates));
+                    let sink = sink.clone();
+                    // Nobody takes it any more where the sink's table was dropped.
+                    renderer.sink(plan, *stamp, "Sink", move |tick, updates| drop(sink.send((tick, updates))));
                 }
                 Step::Feed { table, plan, target, stamp } => {
                     renderer.begin(table);
@@ -147,7 +101,7 @@ pub(crate) struct Request<'a> {
     pub(crate) inserts: Vec<usize>,
     /// Whether an entry is read by a later statement.
     pub(crate) read_later: &'a dyn Fn(&str) -> bool,
-    pub(crate) sinks: &'a BTreeMap<String, SharedSink>,
+    pub(crate) sinks: &'a BTreeMap<String, OpenSink>,
     pub(crate) dataflow: String,
     pub(crate) clock_input: u32,
     pub(crate) timezone: chrono_tz::Tz,
@@ -181,7 +135,7 @@ pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>)
         let Some(table) = catalog.get(&insert.target).and_then(|entry| entry.table()) else { continue };
         if let Some(sink) = request.sinks.get(&insert.target) {
             let (name, plan) = (insert.target.clone(), insert.plan.clone());
-            steps.push(Step::Sink { name, plan, stamp: insert.stamp, sink: Arc::clone(sink) });
+            steps.push(Step::Sink { name, plan, stamp: insert.stamp, sink: sink.sender() });
         } else if !order.contains(&insert.target) {
             steps.push(Step::Feed {
                 table: spec(&insert.target, table).feed(),

@@ -11,6 +11,7 @@
 //! | `advance.rs` | installs what is pending, starts and reads sources, completes ticks, flushes sinks |
 //! | `install.rs` | pending definitions become one dataflow on every worker |
 //! | `ticks.rs` | sources start, their records become ticks; back-pressure |
+//! | `sinks.rs` | sinks that are open: changes of complete ticks are written |
 //! | `clock.rs` | what NOW() sees |
 //! | `query.rs` | SELECT at the newest complete tick, EXPLAIN |
 //! | `write.rs` | one-shot INSERT, UPDATE, DELETE, TRUNCATE |
@@ -32,6 +33,7 @@ mod options;
 mod query;
 mod script;
 mod show;
+mod sinks;
 mod snapshot;
 mod ticks;
 mod write;

@@ -15,8 +15,8 @@ use deltaworks_sql::session::Session;
 use crate::catalog::{self, Catalog, Kind};
 use crate::clock::Clock;
 use crate::error::EngineError;
-use crate::install::SharedSink;
 use crate::options::{ClockMode, Evaluation, Options};
+use crate::sinks::OpenSink;
 use crate::ticks::Sources;
 
 type Result<T> = std::result::Result<T, EngineError>;
@@ -40,7 +40,7 @@ pub struct Engine {
     pub(crate) host: Host,
     pub(crate) clock: Clock,
     pub(crate) sources: Sources,
-    pub(crate) sinks: BTreeMap<String, SharedSink>,
+    pub(crate) sinks: BTreeMap<String, OpenSink>,
     pub(crate) join_strategy: JoinStrategy,
     pub(crate) timezone: chrono_tz::Tz,
     results: Results,

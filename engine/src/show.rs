@@ -103,7 +103,6 @@ impl Engine {
             lines.entry((short(table).to_string(), what)).or_default().0 += i64::try_from(*letters).unwrap_or(i64::MAX);
         }
         for sink in self.sinks.values() {
-            let sink = crate::install::lock(sink);
             let what = "rows of a key that another row holds".to_string();
             lines.entry((short(&sink.table).to_string(), what)).or_default().0 += i64::try_from(sink.conflicts).unwrap_or(0);
         }

@@ -1,7 +1,7 @@
 //! The linear join: the matching pairs of two arrangements.
 //!
 //! *Definition.* `out = { logic(k, l, r) : l in L(k), r in R(k) }`, counts multiplied; its change at time t is
-//! `dL(t) x R(t) + L(t-1) x dR(t)`. `logic` returning None leaves the pair out.
+//! `dL(t) x R(t) + L(t-1) x dR(t)`. `logic` is told how often the pair comes or goes; where it returns None, the pair is left out.
 //!
 //! *State.* The two shared arrangements; nothing is kept of the output.
 //!
@@ -22,7 +22,7 @@ pub fn linear_join<'s, D: Clone + 'static>(
     left: Arranged<'s>,
     right: Arranged<'s>,
     name: &str,
-    logic: impl FnMut(&[u8], &[u8], &[u8]) -> Option<D> + 'static,
+    logic: impl FnMut(&[u8], &[u8], &[u8], Diff) -> Option<D> + 'static,
 ) -> VecCollection<'s, Time, D, Diff> {
     pair(left, right, name, Linear { null_equal: false, logic })
 }
@@ -32,7 +32,7 @@ pub fn linear_join_null_equal<'s, D: Clone + 'static>(
     left: Arranged<'s>,
     right: Arranged<'s>,
     name: &str,
-    logic: impl FnMut(&[u8], &[u8], &[u8]) -> Option<D> + 'static,
+    logic: impl FnMut(&[u8], &[u8], &[u8], Diff) -> Option<D> + 'static,
 ) -> VecCollection<'s, Time, D, Diff> {
     pair(left, right, name, Linear { null_equal: true, logic })
 }
@@ -41,7 +41,7 @@ struct Linear<F> {
     null_equal: bool,
     logic: F,
 }
-impl<D, F: FnMut(&[u8], &[u8], &[u8]) -> Option<D>> PairLogic<D> for Linear<F> {
+impl<D, F: FnMut(&[u8], &[u8], &[u8], Diff) -> Option<D>> PairLogic<D> for Linear<F> {
     fn null_equal(&self) -> bool {
         self.null_equal
     }
@@ -53,7 +53,7 @@ impl<D, F: FnMut(&[u8], &[u8], &[u8]) -> Option<D>> PairLogic<D> for Linear<F> {
 /// Emits the changes of the matching pairs at one key and time.
 pub(super) fn matches<D>(
     now: &mut Moment<'_, '_>,
-    mut logic: impl FnMut(&[u8], &[u8], &[u8]) -> Option<D>,
+    mut logic: impl FnMut(&[u8], &[u8], &[u8], Diff) -> Option<D>,
     emit: &mut impl FnMut(D, Diff),
 ) {
     if !now.matchable {
@@ -63,8 +63,9 @@ pub(super) fn matches<D>(
         let rights = now.right.scan.load(now.upto);
         for change in now.left.changes {
             for (right, count) in rights {
-                if let Some(row) = logic(now.key, change.value, right) {
-                    emit(row, change.diff * count);
+                let diff = change.diff * count;
+                if let Some(row) = logic(now.key, change.value, right, diff) {
+                    emit(row, diff);
                 }
             }
         }
@@ -73,8 +74,9 @@ pub(super) fn matches<D>(
         let lefts = now.left.scan.load(now.before);
         for (left, count) in lefts {
             for change in now.right.changes {
-                if let Some(row) = logic(now.key, left, change.value) {
-                    emit(row, count * change.diff);
+                let diff = count * change.diff;
+                if let Some(row) = logic(now.key, left, change.value, diff) {
+                    emit(row, diff);
                 }
             }
         }
@@ -111,8 +113,9 @@ mod tests {
                 move |inputs| {
                     let [left, right]: [_; 2] = inputs.try_into().ok().expect("two inputs");
                     let (left, right) = (arrange(left, "Left"), arrange(right, "Right"));
-                    let logic =
-                        |k: &[u8], l: &[u8], r: &[u8]| Some((Row::from_bytes(k), Row::from_bytes(l), Row::from_bytes(r)));
+                    let logic = |k: &[u8], l: &[u8], r: &[u8], _: Diff| {
+                        Some((Row::from_bytes(k), Row::from_bytes(l), Row::from_bytes(r)))
+                    };
                     if null_equal {
                         linear_join_null_equal(left, right, "Linear", logic)
                     } else {
@@ -132,7 +135,7 @@ mod tests {
             &small_script(7, 100, 1),
             |mut inputs| {
                 let both = arrange(inputs.remove(0), "Both");
-                linear_join(both.clone(), both, "Linear", |k, l, r| {
+                linear_join(both.clone(), both, "Linear", |k, l, r, _| {
                     Some((Row::from_bytes(k), Row::from_bytes(l), Row::from_bytes(r)))
                 })
             },

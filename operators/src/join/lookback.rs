@@ -75,7 +75,7 @@ pub fn lookback_join<'s, D: Clone + 'static>(
     pick: Pick,
     outer: bool,
     name: &str,
-    logic: impl FnMut(&[u8], &[u8], Option<&[u8]>) -> Option<D> + 'static,
+    logic: impl FnMut(&[u8], &[u8], Option<&[u8]>, Diff) -> Option<D> + 'static,
 ) -> VecCollection<'s, Time, D, Diff> {
     let answers = Answers { pick, bytes: Bounds::default() };
     let newest = Newest { done: None, waiting: None };
@@ -269,7 +269,7 @@ struct Lookback<F> {
     logic: F,
 }
 
-impl<D, F: FnMut(&[u8], &[u8], Option<&[u8]>) -> Option<D>> PairLogic<D> for Lookback<F> {
+impl<D, F: FnMut(&[u8], &[u8], Option<&[u8]>, Diff) -> Option<D>> PairLogic<D> for Lookback<F> {
     fn prepare(&mut self, left: &[Batch], several: bool) -> Option<Vec<u8>> {
         let Range::Window(window) = self.range else { return None };
         self.newest.waiting = newest_time(left);
@@ -298,10 +298,10 @@ impl<D, F: FnMut(&[u8], &[u8], Option<&[u8]>) -> Option<D>> PairLogic<D> for Loo
 impl<F> Lookback<F> {
     fn emit<D>(&mut self, key: &[u8], left: &[u8], answer: Answer<'_>, diff: Diff, emit: &mut impl FnMut(D, Diff))
     where
-        F: FnMut(&[u8], &[u8], Option<&[u8]>) -> Option<D>,
+        F: FnMut(&[u8], &[u8], Option<&[u8]>, Diff) -> Option<D>,
     {
         if (self.outer || answer.is_some())
-            && let Some(row) = (self.logic)(key, left, answer)
+            && let Some(row) = (self.logic)(key, left, answer, diff)
         {
             emit(row, diff);
         }
@@ -310,7 +310,7 @@ impl<F> Lookback<F> {
     /// dL(t) x F(t).
     fn answer_changed_left<D>(&mut self, now: &mut Moment<'_, '_>, emit: &mut impl FnMut(D, Diff))
     where
-        F: FnMut(&[u8], &[u8], Option<&[u8]>) -> Option<D>,
+        F: FnMut(&[u8], &[u8], Option<&[u8]>, Diff) -> Option<D>,
     {
         let pick = self.answers.pick;
         // The last answer found; it holds for the following left rows as long as they see it.
@@ -376,7 +376,7 @@ impl<F> Lookback<F> {
     /// L(t-1) x (F(t) - F(t-1)), over the united reaches.
     fn revise<D>(&mut self, now: &mut Moment<'_, '_>, emit: &mut impl FnMut(D, Diff))
     where
-        F: FnMut(&[u8], &[u8], Option<&[u8]>) -> Option<D>,
+        F: FnMut(&[u8], &[u8], Option<&[u8]>, Diff) -> Option<D>,
     {
         let mut index = 0;
         while let Some(mut reach) = self.reaches.get(index).copied() {
@@ -395,7 +395,7 @@ impl<F> Lookback<F> {
 
     fn revise_within<D>(&mut self, now: &mut Moment<'_, '_>, mut reach: Reach, emit: &mut impl FnMut(D, Diff))
     where
-        F: FnMut(&[u8], &[u8], Option<&[u8]>) -> Option<D>,
+        F: FnMut(&[u8], &[u8], Option<&[u8]>, Diff) -> Option<D>,
     {
         let (pick, limits) = (self.answers.pick, (now.before, now.upto));
         self.bytes.set(reach);
@@ -550,7 +550,7 @@ mod tests {
             move |inputs| {
                 let [left, right]: [_; 2] = inputs.try_into().ok().expect("two inputs");
                 let (left, right) = (arrange(left, "Left"), arrange(right, "Right"));
-                lookback_join(left, right, range, pick, outer, "Lookback", |key, left, right| {
+                lookback_join(left, right, range, pick, outer, "Lookback", |key, left, right, _| {
                     Some((Row::from_bytes(key), Row::from_bytes(left), right.map(Row::from_bytes)))
                 })
             },
@@ -600,7 +600,7 @@ mod tests {
             let updates = crate::testing::run(1, 1, &script, move |inputs| {
                 let [left, right]: [_; 2] = inputs.try_into().ok().expect("two inputs");
                 let (left, right) = (arrange(left, "Left"), arrange(right, "Right"));
-                lookback_join(left, right, range, Pick::First, false, "Lookback", |_, left, right| {
+                lookback_join(left, right, range, Pick::First, false, "Lookback", |_, left, right, _| {
                     right.map(|right| (time_of(left), time_of(right)))
                 })
             });

@@ -61,7 +61,7 @@ impl<D, F: FnMut(&[u8], Option<&[u8]>, Option<&[u8]>) -> Option<D>> PairLogic<D>
         self.null_equal
     }
     fn step(&mut self, now: &mut Moment<'_, '_>, emit: &mut impl FnMut(D, Diff)) {
-        matches(now, |key, left, right| (self.logic)(key, Some(left), Some(right)), emit);
+        matches(now, |key, left, right, _| (self.logic)(key, Some(left), Some(right)), emit);
         let key = now.key;
         let gate = Gate { before: now.before, upto: now.upto, matchable: now.matchable, matched: false };
         // The test for a match and the null-extended row are both the caller's `logic`.

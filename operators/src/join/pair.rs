@@ -496,7 +496,7 @@ mod tests {
         check_imported(
             |left, right| {
                 let range = Range::Window(crate::join::Window { before: 100, after: 0 });
-                lookback_join(left, right, range, Pick::Last, true, "Lookback", |key, left, right| {
+                lookback_join(left, right, range, Pick::Last, true, "Lookback", |key, left, right, _| {
                     Some((Row::from_bytes(key), Some(Row::from_bytes(left)), right.map(Row::from_bytes)))
                 })
             },

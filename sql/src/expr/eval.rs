@@ -16,6 +16,8 @@ use super::{EvalErrors, ScalarExpr};
 #[derive(Debug)]
 pub struct Evaluator {
     steps: Vec<Step>,
+    /// The steps of the first output; all but for [`cut`](Self::cut).
+    first_steps: usize,
     /// How many fields have to be located.
     needed: usize,
     fields: Vec<Field>,
@@ -29,6 +31,16 @@ enum Step {
     Copy { first: usize, last: usize },
     /// The value of an expression.
     Compute(Node),
+}
+
+impl Step {
+    #[inline]
+    fn run(&self, view: &View<'_>, out: &mut Vec<u8>) {
+        match self {
+            Step::Copy { first, last } => view.copy(*first, *last, out),
+            Step::Compute(node) => node.encode(view, out),
+        }
+    }
 }
 
 /// Where a field lies: `parts[part][start..end]`.
@@ -70,27 +82,41 @@ impl<'a> View<'a> {
 impl Evaluator {
     /// Makes expressions ready. Their failures are counted in `errors`.
     pub fn new(expressions: Vec<ScalarExpr>, errors: Rc<EvalErrors>) -> Self {
-        Evaluator::with_names(expressions, errors, &|index| format!("#{index}"))
+        Evaluator::with_names(expressions, usize::MAX, errors, &|index| format!("#{index}"))
+    }
+    /// The same, for [`eval_cut`](Self::eval_cut): the expressions before `at` go to the first output.
+    pub fn cut(expressions: Vec<ScalarExpr>, at: usize, errors: Rc<EvalErrors>) -> Self {
+        Evaluator::with_names(expressions, at, errors, &|index| format!("#{index}"))
     }
     /// The same, with failures reported under the names of the columns.
     pub fn named(expressions: Vec<ScalarExpr>, schema: &Schema, errors: Rc<EvalErrors>) -> Self {
         let name = |index: usize| schema.columns.get(index).map_or_else(|| format!("#{index}"), |c| c.name.clone());
-        Evaluator::with_names(expressions, errors, &name)
+        Evaluator::with_names(expressions, usize::MAX, errors, &name)
     }
-    fn with_names(expressions: Vec<ScalarExpr>, errors: Rc<EvalErrors>, names: &dyn Fn(usize) -> String) -> Self {
+    fn with_names(
+        expressions: Vec<ScalarExpr>,
+        cut: usize,
+        errors: Rc<EvalErrors>,
+        names: &dyn Fn(usize) -> String,
+    ) -> Self {
         let mut columns = Default::default();
         expressions.iter().for_each(|expr| expr.columns(&mut columns));
         let compiler = Compiler { errors: Rc::clone(&errors), names };
         let mut steps: Vec<Step> = Vec::new();
-        for expr in &expressions {
+        let mut first_steps = None;
+        for (place, expr) in expressions.iter().enumerate() {
+            if place == cut {
+                first_steps = Some(steps.len());
+            }
             match (expr.as_column(), steps.last_mut()) {
-                (Some(index), Some(Step::Copy { last, .. })) if index == *last + 1 => *last = index,
+                (Some(index), Some(Step::Copy { last, .. })) if index == *last + 1 && place != cut => *last = index,
                 (Some(index), _) => steps.push(Step::Copy { first: index, last: index }),
                 (None, _) => steps.push(Step::Compute(compiler.compile(expr))),
             }
         }
         let needed = columns.last().map_or(0, |last| last + 1);
-        Evaluator { steps, needed, fields: Vec::with_capacity(needed), errors }
+        let first_steps = first_steps.unwrap_or(steps.len());
+        Evaluator { steps, first_steps, needed, fields: Vec::with_capacity(needed), errors }
     }
     /// Sets how often the rows evaluated from now on occur: negative for a retraction.
     #[inline]
@@ -106,12 +132,15 @@ impl Evaluator {
     pub fn eval_parts(&mut self, parts: &[&[u8]], out: &mut Vec<u8>) {
         self.locate(parts);
         let view = View { parts, fields: &self.fields };
-        for step in &self.steps {
-            match step {
-                Step::Copy { first, last } => view.copy(*first, *last, out),
-                Step::Compute(node) => node.encode(&view, out),
-            }
-        }
+        self.steps.iter().for_each(|step| step.run(&view, out));
+    }
+    /// Appends the fields of the expressions before the cut to `first`, the others to `second`.
+    pub fn eval_cut(&mut self, parts: &[&[u8]], first: &mut Vec<u8>, second: &mut Vec<u8>) {
+        self.locate(parts);
+        let view = View { parts, fields: &self.fields };
+        let (before, after) = self.steps.split_at(self.first_steps);
+        before.iter().for_each(|step| step.run(&view, first));
+        after.iter().for_each(|step| step.run(&view, second));
     }
     /// Whether the first expression is true; NULL is not.
     #[inline]

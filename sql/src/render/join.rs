@@ -87,9 +87,7 @@ impl<'s> Renderer<'_, '_, 's> {
                 let residual = join.residual.as_ref().map(|residual| self.residual(residual, &sides));
                 match join.kind {
                     JoinKind::Inner => inner(left, right, join.null_equal, residual, compiled),
-                    JoinKind::Left if join.right_unique && residual.is_none() && !join.null_equal => {
-                        unique_left(left, right, &sides, compiled)
-                    }
+                    JoinKind::Left if is_unique_left(join) => unique_left(left, right, &sides, compiled),
                     kind => outer(left, right, kind, join.null_equal, residual, &sides, compiled),
                 }
             }
@@ -181,8 +179,8 @@ impl<'s> Renderer<'_, '_, 's> {
         let missing = nulls(sides.right.value.len());
         let range = Range::Window(Window { before: lookback.before, after: lookback.after });
         let pick = if lookback.last { Pick::Last } else { Pick::First };
-        lookback_join(left, right, range, pick, lookback.outer, "LookbackJoin", move |key, left, right| {
-            compiled.apply(&[key, left, right.unwrap_or(&missing)], 1)
+        lookback_join(left, right, range, pick, lookback.outer, "LookbackJoin", move |key, left, right, diff| {
+            compiled.apply(&[key, left, right.unwrap_or(&missing)], diff)
         })
     }
     /// The concatenated rows of an inner join of several inputs.
@@ -277,20 +275,28 @@ fn inner<'s, D: Exiting>(
     mut residual: Option<Evaluator>,
     mut compiled: Compiled,
 ) -> VecCollection<'s, Time, D, Diff> {
-    let logic = move |key: &[u8], left: &[u8], right: &[u8]| {
+    let logic = move |key: &[u8], left: &[u8], right: &[u8], diff: Diff| {
         let parts = [key, left, right];
-        if let Some(residual) = &mut residual
-            && !residual.eval_predicate_parts(&parts)
-        {
-            return None;
+        if let Some(residual) = &mut residual {
+            residual.set_diff(diff);
+            if !residual.eval_predicate_parts(&parts) {
+                return None;
+            }
         }
-        compiled.apply(&parts, 1)
+        compiled.apply(&parts, diff)
     };
     if null_equal {
         linear_join_null_equal(left, right, "LinearJoin", logic)
     } else {
         linear_join(left, right, "LinearJoin", logic)
     }
+}
+/// Whether the join is rendered by one operator that says how often each row occurs, so that failures can be counted in it.
+pub(super) fn counts_failures(join: &Join) -> bool {
+    join.kind == JoinKind::Inner || is_unique_left(join)
+}
+fn is_unique_left(join: &Join) -> bool {
+    join.kind == JoinKind::Left && join.right_unique && join.residual.is_none() && !join.null_equal
 }
 /// A left join with at most one right row per key: one operator that reacts to both sides.
 fn unique_left<'s, D: Exiting>(
@@ -300,8 +306,8 @@ fn unique_left<'s, D: Exiting>(
     mut compiled: Compiled,
 ) -> VecCollection<'s, Time, D, Diff> {
     let missing = nulls(sides.right.value.len());
-    lookback_join(left, right, Range::Whole, Pick::First, true, "LeftJoin", move |key, left, right| {
-        compiled.apply(&[key, left, right.unwrap_or(&missing)], 1)
+    lookback_join(left, right, Range::Whole, Pick::First, true, "LeftJoin", move |key, left, right, diff| {
+        compiled.apply(&[key, left, right.unwrap_or(&missing)], diff)
     })
 }
 fn outer<'s, D: Exiting>(

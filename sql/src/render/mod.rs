@@ -167,8 +167,8 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
                 let first = parts.next().expect("a union has inputs");
                 first.concatenate(parts)
             }
-            Node::Join(join) if !shape.can_fail() => self.join(join, shape),
-            Node::Lookback(lookback) if !shape.can_fail() => self.lookback(lookback, shape),
+            Node::Join(join) if !shape.can_fail() || join::counts_failures(join) => self.join(join, shape),
+            Node::Lookback(lookback) => self.lookback(lookback, shape),
             Node::DeltaJoin(join) => {
                 let rows = self.delta_join(join);
                 self.map_whole(rows, arity, shape)
@@ -176,10 +176,6 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
             Node::TopK(top_k) if !shape.can_fail() => self.top_k(top_k, shape),
             Node::Join(join) => {
                 let rows = self.join(join, Shape::rows());
-                self.map_whole(rows, arity, shape)
-            }
-            Node::Lookback(lookback) => {
-                let rows = self.lookback(lookback, Shape::rows());
                 self.map_whole(rows, arity, shape)
             }
             Node::TopK(top_k) => {

@@ -79,10 +79,47 @@ impl Shape {
         self.stages.insert(0, Stage::Filter(predicate.clone()));
         self
     }
-    /// The same, with a projection before everything else.
+    /// The same, with a projection before everything else. Where the shape can as well read the columns below the
+    /// projection, it does: each stage costs a row.
     pub(crate) fn after_project(mut self, expressions: &[ScalarExpr]) -> Self {
-        self.stages.insert(0, Stage::Project(expressions.to_vec()));
+        if self.sees_through(expressions) {
+            self.first_reading(&mut |expression| *expression = expression.substitute(expressions));
+        } else {
+            self.stages.insert(0, Stage::Project(expressions.to_vec()));
+        }
         self
+    }
+    /// Gives every expression that reads the incoming columns to `each`. Returns whether rows are made of them alone.
+    fn first_reading(&mut self, each: &mut dyn FnMut(&mut ScalarExpr)) -> bool {
+        for stage in &mut self.stages {
+            match stage {
+                Stage::Filter(predicate) => each(predicate),
+                Stage::Project(list) => {
+                    list.iter_mut().for_each(each);
+                    return true;
+                }
+            }
+        }
+        match &mut self.exit {
+            Exit::Row => false,
+            Exit::Keyed(key, value, _) => {
+                key.iter_mut().chain(value).for_each(each);
+                true
+            }
+        }
+    }
+    /// Whether columns may be replaced by these expressions, so that each is still evaluated exactly once: a failure is
+    /// counted once.
+    fn sees_through(&self, expressions: &[ScalarExpr]) -> bool {
+        let mut copied = vec![0; expressions.len()];
+        let mut within = BTreeSet::new();
+        let remade = self.clone().first_reading(&mut |reader| match reader.as_column() {
+            Some(column) => copied[column] += 1,
+            None => reader.columns(&mut within),
+        });
+        let is_plain = |e: &ScalarExpr| e.as_column().is_some() || matches!(e, ScalarExpr::Literal { .. });
+        let once = |column: usize| copied[column] == 1 && !within.contains(&column);
+        remade && expressions.iter().enumerate().all(|(column, e)| is_plain(e) || once(column))
     }
     /// Whether rows may be rejected.
     pub(crate) fn filters(&self) -> bool {
@@ -150,11 +187,10 @@ impl Shape {
                 CompiledExit::Columns(columns)
             }
             Exit::Row => CompiledExit::Whole,
-            Exit::Keyed(key, value, directions) => CompiledExit::Keyed(
-                Evaluator::new(move_all(key, physical), Rc::clone(errors)),
-                Evaluator::new(move_all(value, physical), Rc::clone(errors)),
-                directions.clone(),
-            ),
+            Exit::Keyed(key, value, directions) => {
+                let both = move_all(key, physical).into_iter().chain(move_all(value, physical)).collect();
+                CompiledExit::Keyed(Evaluator::cut(both, key.len(), Rc::clone(errors)), directions.clone())
+            }
         };
         Compiled { steps, exit, buffers: [Vec::new(), Vec::new()], out: Vec::new(), second: Vec::new() }
     }
@@ -169,7 +205,7 @@ enum CompiledExit {
     Whole,
     /// These physical columns.
     Columns(Vec<usize>),
-    Keyed(Evaluator, Evaluator, Vec<Direction>),
+    Keyed(Evaluator, Vec<Direction>),
 }
 
 /// A shape that runs.
@@ -233,15 +269,14 @@ impl Compiled {
         match &mut self.exit {
             CompiledExit::Whole => row.iter().for_each(|part| self.out.extend_from_slice(part)),
             CompiledExit::Columns(columns) => copy_columns(row, columns, &mut self.out),
-            CompiledExit::Keyed(key, value, directions) => {
-                key.set_diff(diff);
-                key.eval_parts(row, &mut self.out);
+            CompiledExit::Keyed(both, directions) => {
+                both.set_diff(diff);
                 self.second.clear();
                 if directions.is_empty() {
-                    value.eval_parts(row, &mut self.second);
+                    both.eval_cut(row, &mut self.out, &mut self.second);
                 } else {
                     other.clear();
-                    value.eval_parts(row, other);
+                    both.eval_cut(row, &mut self.out, other);
                     write_sorted(other, directions, &mut self.second);
                 }
             }

@@ -1,0 +1,69 @@
+//! Sinks that are open: changes wait for their tick to be complete on all workers and are then written by the coordinator.
+//!
+//! The workers only hand on what they gathered, so that formatting and writing go on while they are at later ticks. All of a
+//! tick's changes are written together, those of several inserts too: one consolidated change per key.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use deltaworks_connectors::sink::ChangeSink;
+use deltaworks_dataflow::changelog::Changelog;
+use deltaworks_dataflow::{Diff, Row, Time};
+
+use crate::error::EngineError;
+
+/// One tick's changes, or a part of them, in no order.
+pub(crate) type Gathered = (Time, Vec<(Row, Diff)>);
+
+/// A sink that is open, and what it has reported.
+pub(crate) struct OpenSink {
+    pub(crate) table: String,
+    writer: Box<dyn ChangeSink>,
+    changelog: Changelog,
+    /// Rows that shared the sink's key with another and were left out.
+    pub(crate) conflicts: u64,
+    pub(crate) entries: u64,
+    sender: Sender<Gathered>,
+    gathered: Receiver<Gathered>,
+    waiting: BTreeMap<Time, Vec<(Row, Diff)>>,
+}
+
+impl OpenSink {
+    pub(crate) fn new(table: &str, key: &[usize], writer: Box<dyn ChangeSink>) -> OpenSink {
+        let (sender, gathered) = channel();
+        OpenSink {
+            table: table.to_string(),
+            writer,
+            changelog: Changelog::new(key.to_vec()),
+            conflicts: 0,
+            entries: 0,
+            sender,
+            gathered,
+            waiting: BTreeMap::new(),
+        }
+    }
+    /// Where the workers hand on what they gather.
+    pub(crate) fn sender(&self) -> Sender<Gathered> {
+        self.sender.clone()
+    }
+    /// Writes the changes of all ticks up to `complete`.
+    pub(crate) fn write(&mut self, complete: Time) -> Result<(), EngineError> {
+        for (tick, mut updates) in self.gathered.try_iter() {
+            self.waiting.entry(tick).or_default().append(&mut updates);
+        }
+        while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= complete) {
+            let (tick, updates) = first.remove_entry();
+            let changes = self.changelog.changes(tick, updates);
+            self.conflicts += changes.conflicts;
+            self.entries += changes.entries.len() as u64;
+            if !changes.entries.is_empty() {
+                self.writer.write(&changes)?;
+            }
+        }
+        Ok(())
+    }
+    /// Flushes what was written; nothing comes after it.
+    pub(crate) fn finish(&mut self) -> Result<(), EngineError> {
+        Ok(self.writer.finish()?)
+    }
+}
