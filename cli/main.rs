@@ -28,6 +28,7 @@ const STACK_BYTES: usize = 64 << 20;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    small_pages();
     if let Some(Err(error)) = arguments.command.options().map(RunArguments::options) {
         report(&error);
         return ExitCode::from(EXIT_USAGE);
@@ -45,6 +46,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+/// Keeps the system from backing memory with huge pages: merging frees and takes large blocks all the time, and each would be
+/// cleared 2 MiB at a time. Measured on first touch: a tenth of the peak memory and of the system's time.
+fn small_pages() {
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_thp_disable(true);
 }
 fn report(error: &EngineError) {
     eprintln!("error: {error}");

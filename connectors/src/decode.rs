@@ -11,6 +11,7 @@
 use deltaworks_dataflow::row::is_null_field;
 use deltaworks_dataflow::{Column, Command, CommandKind, DataType, Datum, Position, Row, Schema};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::format::csv::Csv;
@@ -109,11 +110,13 @@ impl TableFormat {
             Format::Csv => self.upserts(Csv::new(self)?)?,
             Format::Raw => self.upserts(Raw::new(self)?)?,
             Format::Packed => self.upserts(Packed::new(self))?,
-            Format::Debezium => Box::new(TableDecoder { format: Debezium::new(self)?, row: RowBuilder::new(self)? }),
+            Format::Debezium => {
+                Box::new(TableDecoder { format: Debezium::new(self)?, row: RowBuilder::new(self)?, order: Order::default() })
+            }
         })
     }
     fn upserts<F: crate::format::ValueFormat + 'static>(&self, format: F) -> Result<Box<dyn Decoder>> {
-        Ok(Box::new(TableDecoder { format: Upserts(format), row: RowBuilder::new(self)? }))
+        Ok(Box::new(TableDecoder { format: Upserts(format), row: RowBuilder::new(self)?, order: Order::default() }))
     }
     fn check_metadata(&self) -> Result<()> {
         for MetadataColumn { column, metadata } in &self.metadata {
@@ -276,6 +279,33 @@ fn timestamp_datum(timestamp_ms: i64) -> Datum<'static> {
 struct TableDecoder<F> {
     format: F,
     row: RowBuilder,
+    order: Order,
+}
+
+/// The place of records in time: a timestamp that goes back within a partition keeps the order of offsets, so it counts as
+/// the largest before it.
+#[derive(Debug, Default)]
+struct Order {
+    /// By topic and partition, the largest timestamp.
+    latest: BTreeMap<(u32, u32), i64>,
+    /// The partition of the record before, and its timestamp: records of a partition come in runs.
+    last: Option<((u32, u32), i64)>,
+}
+impl Order {
+    #[inline]
+    fn timestamp(&mut self, record: &Record<'_>) -> i64 {
+        let partition = (record.topic, record.partition);
+        let before = match self.last {
+            Some((last, timestamp)) if last == partition => timestamp,
+            last => {
+                self.latest.extend(last);
+                self.latest.get(&partition).copied().unwrap_or(NO_TIMESTAMP)
+            }
+        };
+        let timestamp = record.timestamp.max(before);
+        self.last = Some((partition, timestamp));
+        timestamp
+    }
 }
 
 impl<F: RecordFormat> Decoder for TableDecoder<F> {
@@ -288,8 +318,9 @@ impl<F: RecordFormat> Decoder for TableDecoder<F> {
                 None => {
                     self.row.slots.clear();
                     let ignored = &mut out.ignored;
-                    let mut target =
-                        Target { row: &mut self.row, record: &record, topic, commands: &mut out.commands, ignored };
+                    let timestamp = self.order.timestamp(&record);
+                    let (row, commands) = (&mut self.row, &mut out.commands);
+                    let mut target = Target { row, record: &record, timestamp, topic, commands, ignored };
                     self.format.decode(&record, &mut target)
                 }
             };
@@ -448,6 +479,8 @@ fn check_required(slots: &Slots, columns: &[Column], required: &[usize], key: &[
 pub(crate) struct Target<'t> {
     row: &'t mut RowBuilder,
     record: &'t Record<'t>,
+    /// The record's place in time.
+    timestamp: i64,
     topic: &'t str,
     commands: &'t mut Vec<Command>,
     ignored: &'t mut u64,
@@ -528,7 +561,7 @@ impl Target<'_> {
     }
     #[inline]
     fn push(&mut self, kind: CommandKind, row: Row) {
-        let Record { timestamp, topic, partition, offset, .. } = *self.record;
+        let (timestamp, Record { topic, partition, offset, .. }) = (self.timestamp, *self.record);
         self.commands.push(Command { position: Position { timestamp, source: topic, partition, offset }, kind, row });
     }
 }

@@ -6,6 +6,7 @@
 //! | `source.rs` | [`RecordSource`]: what every source promises |
 //! | `recorded.rs` | [`Replay`]: recorded topics, merged in the order of their timestamps; [`TickLog`] |
 //! | `file.rs` | [`FileSource`]: files, folders and patterns, as JSON lines, CSV or Parquet |
+//! | `ordered.rs` | [`OrderedFiles`]: file sources merged by a timestamp column |
 //! | `decode.rs` | [`TableFormat`] and [`Decoder`]: from records to commands on a table, and [`DeadLetter`]s |
 //! | `format/` | one file per format: JSON, Debezium, CSV, raw, packed; the text that rows become |
 //! | `bitmap.rs` | the canonical bytes of a BITMAP |
@@ -23,6 +24,7 @@ pub mod file;
 pub mod format;
 mod lines;
 pub mod options;
+pub mod ordered;
 pub mod record;
 pub mod recorded;
 pub mod sink;
@@ -34,6 +36,7 @@ pub use file::FileSource;
 pub use format::Format;
 pub use format::text::{JsonRows, OutputFormat, ResultSet, ResultWriter, write_json_row, write_json_value};
 pub use options::Options;
+pub use ordered::OrderedFiles;
 pub use record::{NO_TIMESTAMP, Record, Records};
 pub use recorded::{RecordedTick, Replay, TickLog};
 pub use sink::{ChangeSink, SinkSpec};

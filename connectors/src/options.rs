@@ -43,7 +43,7 @@ const FORMAT_OPTIONS: &[&str] = &[
 const CONNECTORS: &[(&str, &[&str])] = &[
     ("kafka", &["topic", "topic-pattern", "properties.*", "scan.*", "sink.*"]),
     ("upsert-kafka", &["topic", "topic-pattern", "properties.*", "scan.*", "sink.*"]),
-    ("filesystem", &["path", "source.*", "sink.*"]),
+    ("filesystem", &["path", "source.*", "scan.timestamp-column", "sink.*"]),
     ("stdout", &["sink.*"]),
     ("print", &["print-identifier", "standard-error", "sink.*"]),
     ("blackhole", &["sink.*"]),
@@ -212,7 +212,7 @@ mod tests {
         let options = Options::new([("connector", "filesystem"), ("path", "x"), ("pth", "y")]);
         let error = options.check().expect_err("an unknown option");
         assert_eq!(error.to_string(), "unknown option \"pth\" of connector \"filesystem\"");
-        assert!(error.help().starts_with("options are path, source.*, sink.*, connector, errors"));
+        assert!(error.help().starts_with("options are path, source.*, scan.timestamp-column, sink.*, connector, errors"));
         let error = Options::new([("connector", "kafkaa")]).check().expect_err("an unknown connector");
         assert_eq!(error.to_string(), "unknown connector \"kafkaa\"");
         assert_eq!(error.help(), "connectors are kafka, upsert-kafka, filesystem, stdout, print, blackhole");

@@ -8,7 +8,6 @@
 
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged as DifferentialArranged, TraceAgent};
-use differential_dataflow::trace::implementations::OffsetList;
 use differential_dataflow::trace::implementations::ord_neu::{OrdValBatch, OrdValBuilder};
 use differential_dataflow::trace::implementations::spine_fueled::Spine;
 use differential_dataflow::trace::rc_blanket_impls::RcBuilder;
@@ -22,7 +21,7 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
-use crate::container::RowContainer;
+use crate::container::{Offsets, RowContainer};
 use crate::row::{Row, hash_bytes};
 use crate::{Diff, Time};
 
@@ -33,7 +32,7 @@ pub type KeyedCollection<'s> = VecCollection<'s, Time, (Row, Row), Diff>;
 /// One update of a keyed collection.
 pub type KeyedUpdate = ((Row, Row), Time, Diff);
 /// Keys, values, times, diffs and offsets of a batch.
-pub type Layout = (RowContainer, RowContainer, Vec<Time>, Vec<Diff>, OffsetList);
+pub type Layout = (RowContainer, RowContainer, Vec<Time>, Vec<Diff>, Offsets);
 /// An immutable run of updates, sorted by key, value and time.
 pub type Batch = Rc<OrdValBatch<Layout>>;
 /// The layered list of batches behind an arrangement.

@@ -3,14 +3,14 @@
 //! It sits inside differential's stock batches and spine. Against `Vec<Row>` it saves a pointer, a length and a heap
 //! block per row, and merging copies bytes instead of chasing pointers.
 
-use differential_dataflow::trace::implementations::{BatchContainer, OffsetList};
+use differential_dataflow::trace::implementations::BatchContainer;
 use timely::container::PushInto;
 
 use crate::row::Row;
 
 /// Rows laid end to end, with the offset of each.
 pub struct RowContainer {
-    offsets: OffsetList,
+    offsets: Offsets,
     bytes: Vec<u8>,
     /// How many rows were announced: sizes are not known then, so space is reserved at the first row.
     expected: usize,
@@ -18,8 +18,8 @@ pub struct RowContainer {
 
 impl RowContainer {
     fn with_space(rows: usize, bytes: usize) -> Self {
-        let mut offsets = OffsetList::with_capacity(rows + 1);
-        offsets.push(0);
+        let mut offsets = Offsets::with_capacity(rows + 1);
+        offsets.add(0);
         RowContainer { offsets, bytes: Vec::with_capacity(bytes), expected: rows }
     }
     #[inline]
@@ -28,11 +28,11 @@ impl RowContainer {
             self.bytes.reserve_exact(self.expected * (row.len() + 1));
         }
         self.bytes.extend_from_slice(row);
-        self.offsets.push(self.bytes.len());
+        self.offsets.add(self.bytes.len());
     }
     /// Bytes held, offsets included.
     pub fn size_bytes(&self) -> usize {
-        self.bytes.capacity() + 4 * self.offsets.len()
+        self.bytes.capacity() + self.offsets.size_bytes()
     }
 }
 
@@ -63,8 +63,8 @@ impl BatchContainer for RowContainer {
         self.add(item);
     }
     fn clear(&mut self) {
-        BatchContainer::clear(&mut self.offsets);
-        self.offsets.push(0);
+        self.offsets.clear();
+        self.offsets.add(0);
         self.bytes.clear();
     }
     fn with_capacity(size: usize) -> Self {
@@ -80,5 +80,92 @@ impl BatchContainer for RowContainer {
     #[inline]
     fn len(&self) -> usize {
         self.offsets.len() - 1
+    }
+}
+
+/// Ascending offsets, four bytes each up to 4 GiB. The stock list does the same, but its functions are not inlined into
+/// other crates, and seeks and merges call them for every row.
+#[derive(Default)]
+pub struct Offsets {
+    small: Vec<u32>,
+    /// Those from the first on that does not fit into `small`.
+    large: Vec<u64>,
+}
+
+impl Offsets {
+    #[inline]
+    fn add(&mut self, offset: usize) {
+        match u32::try_from(offset) {
+            Ok(offset) if self.large.is_empty() => self.small.push(offset),
+            _ => self.large.push(offset as u64),
+        }
+    }
+    fn size_bytes(&self) -> usize {
+        4 * self.small.capacity() + 8 * self.large.capacity()
+    }
+}
+
+impl PushInto<usize> for Offsets {
+    #[inline]
+    fn push_into(&mut self, offset: usize) {
+        self.add(offset);
+    }
+}
+
+impl BatchContainer for Offsets {
+    type Owned = usize;
+    type ReadItem<'a> = usize;
+    #[inline(always)]
+    fn into_owned(item: usize) -> usize {
+        item
+    }
+    #[inline(always)]
+    fn reborrow<'b, 'a: 'b>(item: usize) -> usize {
+        item
+    }
+    #[inline]
+    fn push_ref(&mut self, item: usize) {
+        self.add(item);
+    }
+    #[inline]
+    fn push_own(&mut self, item: &usize) {
+        self.add(*item);
+    }
+    fn clear(&mut self) {
+        self.small.clear();
+        self.large.clear();
+    }
+    fn with_capacity(size: usize) -> Self {
+        Offsets { small: Vec::with_capacity(size), large: Vec::new() }
+    }
+    fn merge_capacity(a: &Self, b: &Self) -> Self {
+        Self::with_capacity(a.len() + b.len())
+    }
+    #[inline]
+    fn index(&self, index: usize) -> usize {
+        match self.small.get(index) {
+            Some(offset) => *offset as usize,
+            None => self.large[index - self.small.len()] as usize,
+        }
+    }
+    #[inline]
+    fn len(&self) -> usize {
+        self.small.len() + self.large.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_beyond_four_gibibytes() {
+        let given = [0, 7, u32::MAX as usize, u32::MAX as usize + 1, 9, usize::MAX];
+        let mut offsets = Offsets::with_capacity(2);
+        given.iter().for_each(|offset| offsets.push_ref(*offset));
+        let taken: Vec<usize> = (0..offsets.len()).map(|index| offsets.index(index)).collect();
+        assert_eq!(taken, given);
+        offsets.clear();
+        assert_eq!((offsets.len(), offsets.get(0)), (0, None));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use deltaworks_connectors::decode::{DeadLetter, Decoded, Decoder, TableFormat, TopicFilter};
 use deltaworks_connectors::file::FileSource;
 use deltaworks_connectors::format::Format;
+use deltaworks_connectors::ordered::{OrderedFiles, TimestampColumn};
 use deltaworks_connectors::record::Records;
 use deltaworks_connectors::recorded::{RecordedTick, Replay, TickLog};
 use deltaworks_connectors::source::{ReadState, RecordSource};
@@ -31,17 +32,26 @@ struct Reader {
     input: InputId,
     errors_input: InputId,
     errors_fail: bool,
+    /// Its lane of ordered files.
+    lane: usize,
 }
 
 enum Feed {
-    Recording { replay: Replay, log: Option<std::vec::IntoIter<RecordedTick>> },
+    Recording {
+        replay: Replay,
+        log: Option<std::vec::IntoIter<RecordedTick>>,
+    },
     Files(FileSource),
+    /// Files merged by a timestamp column; readers know their lanes.
+    Ordered(OrderedFiles),
 }
 impl Feed {
-    fn source(&self) -> &dyn RecordSource {
+    /// What a reader's progress is told by.
+    fn source(&self, reader: &Reader) -> &dyn RecordSource {
         match self {
             Feed::Recording { replay, .. } => replay,
             Feed::Files(files) => files,
+            Feed::Ordered(files) => files.source(reader.lane),
         }
     }
 }
@@ -100,6 +110,11 @@ impl Sources {
     pub(crate) fn forget(&mut self, name: &str) {
         self.started.retain(|other| other != name);
         for source in &mut self.open {
+            for reader in source.readers.iter().filter(|reader| reader.name == name) {
+                if let Feed::Ordered(files) = &mut source.feed {
+                    files.close(reader.lane);
+                }
+            }
             source.readers.retain(|reader| reader.name != name);
         }
         self.open.retain(|source| !source.readers.is_empty());
@@ -107,6 +122,7 @@ impl Sources {
     /// Starts the sources of the given tables together.
     pub(crate) fn start(&mut self, options: &Options, tables: &[(String, &Entry)]) -> Result<()> {
         let mut recorded: Vec<(&str, &Table, String)> = Vec::new();
+        let (mut lanes, mut lane_readers) = (Vec::new(), Vec::new());
         for (name, entry) in tables {
             let Some(table) = entry.table() else { continue };
             let connector = table.connector.clone().unwrap_or_default();
@@ -116,8 +132,14 @@ impl Sources {
                     let format = table_format(table)?;
                     let source = FileSource::open(connector.require("path")?, &format)?;
                     let topics = TopicFilter::all(source.topics());
-                    let readers = vec![Reader::new(name, table, &format, topics)?];
-                    self.open.push(Source { feed: Feed::Files(source), readers, ended: false });
+                    let mut reader = Reader::new(name, table, &format, topics)?;
+                    if let Some(column) = TimestampColumn::of(&format)? {
+                        reader.lane = lanes.len();
+                        lanes.push((source, column));
+                        lane_readers.push(reader);
+                    } else {
+                        self.open.push(Source { feed: Feed::Files(source), readers: vec![reader], ended: false });
+                    }
                 }
                 Some(other) => {
                     return Err(EngineError::new(
@@ -128,6 +150,10 @@ impl Sources {
                 None => continue,
             }
             self.started.push(name.clone());
+        }
+        if !lanes.is_empty() {
+            let feed = Feed::Ordered(OrderedFiles::new(lanes));
+            self.open.push(Source { feed, readers: lane_readers, ended: false });
         }
         if !recorded.is_empty() {
             self.start_replay(options, &recorded)?;
@@ -166,6 +192,11 @@ impl Sources {
         let mut batches = Vec::new();
         let (records_max, bytes_max) = (options.tick_records, TICK_BYTES * workers);
         for source in self.open.iter_mut().filter(|source| !source.ended) {
+            if let Feed::Ordered(files) = &mut source.feed {
+                let state = read_ordered(files, &mut source.readers, records_max, clock, &mut self.progress, &mut batches)?;
+                source.ended = state == ReadState::End;
+                continue;
+            }
             let mut records = Records::new();
             let state = match &mut source.feed {
                 Feed::Recording { replay, log: Some(log) } => match log.next() {
@@ -178,6 +209,7 @@ impl Sources {
                 },
                 Feed::Recording { replay, log: None } => replay.read(records_max, bytes_max, &mut records)?,
                 Feed::Files(files) => files.read(records_max, bytes_max, &mut records)?,
+                Feed::Ordered(_) => ReadState::End,
             };
             source.ended = state == ReadState::End;
             if let Some(latest) = records.latest() {
@@ -195,8 +227,8 @@ impl Sources {
     pub(crate) fn partitions(&self) -> Vec<(String, String, u32, u64, u64, bool)> {
         let mut lines = Vec::new();
         for source in &self.open {
-            for progress in source.feed.source().progress() {
-                for reader in &source.readers {
+            for reader in &source.readers {
+                for progress in source.feed.source(reader).progress() {
                     if let Some(topic) = reader.topics.name(progress.topic) {
                         lines.push((
                             reader.name.clone(),
@@ -230,6 +262,7 @@ impl Reader {
             input: table.input,
             errors_input: table.errors_input,
             errors_fail: table.errors_fail,
+            lane: 0,
         })
     }
     fn decode(
@@ -241,6 +274,15 @@ impl Reader {
     ) -> Result<()> {
         let mut decoded = Decoded::default();
         self.decoder.decode(records, &self.topics, &mut decoded);
+        self.deliver(decoded, seen_at, progress, batches)
+    }
+    fn deliver(
+        &self,
+        decoded: Decoded,
+        seen_at: i64,
+        progress: &mut Progress,
+        batches: &mut Vec<(InputId, InputBatch)>,
+    ) -> Result<()> {
         progress.ignored += decoded.ignored;
         if !decoded.dead.is_empty() {
             if self.errors_fail {
@@ -255,6 +297,33 @@ impl Reader {
         }
         Ok(())
     }
+}
+/// Reads and decodes one tick of ordered files.
+fn read_ordered(
+    files: &mut OrderedFiles,
+    readers: &mut [Reader],
+    commands_max: usize,
+    clock: &mut Clock,
+    progress: &mut Progress,
+    batches: &mut Vec<(InputId, InputBatch)>,
+) -> Result<ReadState> {
+    let before = files.taken();
+    let mut decoded: Vec<Decoded> = vec![Decoded::default(); files.lanes()];
+    let mut decode = |lane: usize, records: &Records, out: &mut Decoded| {
+        if let Some(reader) = readers.iter_mut().find(|reader| reader.lane == lane) {
+            reader.decoder.decode(records, &reader.topics, out);
+        }
+    };
+    let state = files.read(commands_max, &mut decode, &mut decoded)?;
+    if let Some(latest) = decoded.iter().filter_map(Decoded::latest).max() {
+        clock.saw_record(latest);
+    }
+    progress.records += files.taken() - before;
+    let seen_at = clock.now();
+    for reader in readers {
+        reader.deliver(std::mem::take(&mut decoded[reader.lane]), seen_at, progress, batches)?;
+    }
+    Ok(state)
 }
 fn failure(table: &str, letter: &DeadLetter) -> EngineError {
     EngineError::new(

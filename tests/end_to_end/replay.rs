@@ -79,3 +79,28 @@ fn with_offset(line: &str, offset: usize) -> String {
     let rest = line.strip_prefix("{\"offset\":").unwrap();
     format!("{{\"offset\":{offset}{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()))
 }
+
+#[test]
+fn a_timestamp_that_goes_back_keeps_the_order_of_offsets() {
+    let topics = tempfile::tempdir().unwrap();
+    let folder = topics.path().join("t");
+    std::fs::create_dir(&folder).unwrap();
+    let line = |offset: u32, timestamp: u32, value: &str| {
+        format!(r#"{{"offset":{offset},"timestamp":{timestamp},"value":{{"id":1,"v":"{value}"}}}}"#) + "\n"
+    };
+    std::fs::write(folder.join("0.jsonl"), line(0, 10, "older") + &line(1, 5, "newer")).unwrap();
+    let sql = "CREATE TABLE t (id INT, v STRING, PRIMARY KEY (id) NOT ENFORCED)
+        WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json');
+        SELECT v FROM t";
+    std::fs::write(topics.path().join("job.sql"), sql).unwrap();
+    for records in ["1", "2"] {
+        let arguments = ["run", "job.sql", "--replay", ".", "--format", "json", "--tick-records", records];
+        let run = deltaworks(topics.path(), &arguments);
+        assert_eq!(
+            (run.code, run.stdout.as_str()),
+            (Some(0), "[{\"v\":\"newer\"}]\n"),
+            "ticks of {records}: {}",
+            run.stderr
+        );
+    }
+}
