@@ -601,19 +601,24 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 fn serve(worker: &mut Worker, requests: &Receiver<Request>, shared: &Shared) {
     let mut local = Local::new();
     let mut published = 1;
+    // A request that waits until all ticks before it are complete. Ticks themselves do not wait: while one is held up by another
+    // worker, the next goes on.
+    let mut held = None;
     loop {
-        if local.upper() < local.next {
-            // A tick is under way. Parks only where other workers have to go on first.
-            worker.step_or_park(None);
-        } else {
-            match requests.try_recv() {
-                Ok(Request::Stop) | Err(TryRecvError::Disconnected) => break,
-                Ok(request) => local.apply(worker, request),
-                Err(TryRecvError::Empty) if local.reads.is_empty() => {
-                    worker.step_or_park(None);
-                }
-                Err(TryRecvError::Empty) => local.step_read(),
+        let under_way = local.upper() < local.next;
+        match held.take().map_or_else(|| requests.try_recv(), Ok) {
+            Ok(request @ Request::Tick { .. }) => local.apply(worker, request),
+            Ok(request) if under_way => {
+                held = Some(request);
+                // Parks only where other workers have to go on first.
+                worker.step_or_park(None);
             }
+            Ok(Request::Stop) | Err(TryRecvError::Disconnected) => break,
+            Ok(request) => local.apply(worker, request),
+            Err(TryRecvError::Empty) if under_way || local.reads.is_empty() => {
+                worker.step_or_park(None);
+            }
+            Err(TryRecvError::Empty) => local.step_read(),
         }
         local.pump_feeds();
         let upper = local.upper();

@@ -19,8 +19,9 @@ use crate::options::Options;
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-/// Ticks that may be under way.
-const IN_FLIGHT: Time = 2;
+/// Ticks that may be under way. Two keep one worker busy; two more let several workers, the reading and the writing of changes
+/// go on beside each other (measured on first touch: a tenth of the wall time).
+const IN_FLIGHT: Time = 4;
 /// Bytes of records per tick and worker.
 const TICK_BYTES: usize = 4 << 20;
 
