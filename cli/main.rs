@@ -93,7 +93,7 @@ fn engine(arguments: &RunArguments) -> Result<Engine, EngineError> {
     // Without a terminal only warnings are said.
     let quiet = !std::io::stderr().is_terminal();
     let say = move |text: &str| {
-        if !quiet || text.starts_with("warning:") || text.contains(" row") {
+        if !quiet || text.starts_with("warning:") || text.contains(" row") || text.contains("insert into ") {
             eprintln!("{text}");
         }
     };

@@ -5,6 +5,7 @@
 //! | `replay` | the first-touch job on its recorded topics: complete, delivered twice, other tick sizes, 1, 2 and 4 workers |
 //! | `command_line` | exit codes, messages, formats |
 //! | `bad_input` | broken records and broken scripts |
+//! | `statements` | what statements say on stderr |
 //! | `real_input` | the first-touch job on a grocery panel, where that data is there |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -19,3 +20,5 @@ mod program;
 mod real_input;
 #[path = "end_to_end/replay.rs"]
 mod replay;
+#[path = "end_to_end/statements.rs"]
+mod statements;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `row.rs` | [`Row`]: one packed, order-preserving, self-delimiting row; [`Datum`]: one decoded field |
 //! | `types.rs` | [`DataType`], [`Column`], [`Schema`]: what the fields of a row mean |
+//! | `temporal.rs` | dates, timestamps and intervals as text |
 //! | `batch.rs` | rows to and from Arrow record batches |
 //! | `container.rs` | the byte container that arrangements store rows in |
 //! | `arrange.rs` | [`Arranged`]: a keyed, shared index; the one place that names spine, batcher and builder |
@@ -22,6 +23,7 @@ pub mod container;
 pub mod cursor;
 pub mod host;
 pub mod row;
+pub mod temporal;
 pub mod types;
 
 pub use arrange::{Arranged, Collection, KeyedCollection, Trace};

@@ -83,13 +83,14 @@ impl Engine {
         self.dataflows += 1;
         let clock_input = self.next_input;
         self.next_input += 1;
-        self.clocks.push(clock_input);
+        let dataflow = format!("dataflow {}", self.dataflows);
+        self.clocks.insert(dataflow.clone(), clock_input);
         let request = install::Request {
             names,
             inserts,
             read_later: &|name| interactive || batch || later.contains(name),
             sinks: &self.sinks,
-            dataflow: format!("dataflow {}", self.dataflows),
+            dataflow,
             clock_input,
             timezone: self.timezone,
         };
@@ -166,7 +167,9 @@ impl Engine {
     /// Whether a table reads from a connector: it has one and nothing is inserted into it.
     fn is_source(&self, name: &str) -> bool {
         let Some(table) = self.catalog.get(name).and_then(|entry| entry.table()) else { return false };
-        table.connector.is_some() && !self.catalog.inserts.iter().any(|insert| insert.target == name)
+        table.connector.is_some()
+            && !self.sinks.contains_key(name)
+            && !self.catalog.inserts.iter().any(|insert| insert.target == name)
     }
     fn install_all(&mut self) -> Result<()> {
         let pending: BTreeSet<String> = self.catalog.entries.keys().filter(|n| self.is_pending(n)).cloned().collect();
@@ -204,7 +207,7 @@ impl Engine {
     /// Starts a tick with these batches.
     pub(crate) fn send_tick(&mut self, batches: Vec<(InputId, InputBatch)>) -> Result<Time> {
         let now = self.clock.now();
-        let clocks: Vec<(InputId, i64)> = self.clocks.iter().map(|id| (*id, now)).collect();
+        let clocks: Vec<(InputId, i64)> = self.clocks.values().map(|id| (*id, now)).collect();
         let tick = ticks::send(&mut self.host, batches, &clocks)?;
         self.write_sinks()?;
         Ok(tick)

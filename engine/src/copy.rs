@@ -47,7 +47,7 @@ impl Engine {
             return Err(EngineError::new("COPY INTO from a query is not supported yet", "use INSERT INTO .. SELECT"));
         };
         let (qualified, table) = self.writable(&copy.table)?;
-        let places = listed_places(&table, &copy.columns)?;
+        let places = table.places(&copy.columns)?;
         let format = file_format(&table, &places, files)?;
         let source = FileSource::from_files(self.paths(files)?, &format)?;
         let (rows, dead) = read_all(source, &format)?;
@@ -104,21 +104,6 @@ impl Engine {
     }
 }
 
-fn listed_places(table: &Table, listed: &[String]) -> Result<Vec<usize>> {
-    if listed.is_empty() {
-        return Ok(table.delivered.clone());
-    }
-    let place = |name: &String| {
-        let place = table.schema.index_of(name).filter(|place| table.delivered.contains(place));
-        place.ok_or_else(|| {
-            EngineError::new(
-                format!("column \"{name}\" cannot be loaded"),
-                crate::create::columns_help(&table.delivered_schema()),
-            )
-        })
-    };
-    listed.iter().map(place).collect()
-}
 fn file_format(table: &Table, places: &[usize], files: &CopyFiles) -> Result<TableFormat> {
     let schema = Schema::new(places.iter().map(|place| table.schema.columns[*place].clone()).collect());
     let key: Option<Vec<usize>> = table.key.iter().map(|column| places.iter().position(|p| p == column)).collect();

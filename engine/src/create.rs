@@ -43,6 +43,7 @@ pub(crate) fn table(session: &Session, create: &CreateTable, next_input: &mut u3
         delivered: columns.delivered,
         metadata: columns.metadata,
         defaults: columns.defaults,
+        declared: columns.declared,
         continuous: has_connector || options.get(MERGE_ENGINE).is_some(),
         append_only,
         errors_fail: options.get("errors") == Some("fail"),
@@ -99,6 +100,7 @@ struct Columns {
     delivered: Vec<usize>,
     metadata: Vec<MetadataColumn>,
     defaults: BTreeMap<usize, ast::Expr>,
+    declared: BTreeMap<usize, String>,
     expressions: BTreeMap<usize, ast::Expr>,
 }
 
@@ -109,6 +111,7 @@ impl Columns {
             delivered: Vec::new(),
             metadata: Vec::new(),
             defaults: BTreeMap::new(),
+            declared: BTreeMap::new(),
             expressions: BTreeMap::new(),
         };
         // A computed column's type follows from the others, so those come first.
@@ -121,6 +124,9 @@ impl Columns {
             };
             let key = create.schema.primary_key.contains(&column.name);
             let nullable = !column.not_null && !key;
+            if let Some(declared) = column.data_type.as_ref().and_then(|declared| spelling(declared, &data_type)) {
+                columns.declared.insert(place, declared);
+            }
             columns.schema.columns.push(Column { name: column.name.clone(), data_type, nullable });
             match &column.kind {
                 ColumnKind::Computed(expression) => {
@@ -181,6 +187,13 @@ impl Columns {
         };
         (0..self.schema.len()).map(column).collect::<Result<Vec<_>>>().map(Some)
     }
+}
+
+/// How a type is declared, where that says more than the type that holds it: VARCHAR(20), TIMESTAMP(3).
+fn spelling(declared: &ast::DataType, data_type: &DataType) -> Option<String> {
+    let has_length = matches!(data_type, DataType::String | DataType::Bytes | DataType::Timestamp | DataType::TimestampLtz);
+    let text = declared.to_string();
+    (has_length && text.contains('(')).then(|| text.to_uppercase())
 }
 
 /// What a record brings cannot depend on when it is looked at.

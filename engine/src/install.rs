@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
 use deltaworks_dataflow::host::{Build, Host};
@@ -34,6 +35,7 @@ enum Step {
         plan: Plan,
         stamp: Option<usize>,
         sink: Sender<Gathered>,
+        stopped: Arc<AtomicBool>,
     },
     /// Inserts into a table of an earlier dataflow.
     Feed {
@@ -74,11 +76,15 @@ impl Installation {
                     renderer.begin(name);
                     renderer.view(name, plan, *stamp);
                 }
-                Step::Sink { name, plan, stamp, sink } => {
+                Step::Sink { name, plan, stamp, sink, stopped } => {
                     renderer.begin(name);
-                    let sink = sink.clone();
-                    // Nobody takes it any more where the sink's table was dropped.
-                    renderer.sink(plan, *stamp, "Sink", move |tick, updates| drop(sink.send((tick, updates))));
+                    let (sink, stopped) = (sink.clone(), Arc::clone(stopped));
+                    renderer.sink(plan, *stamp, "Sink", move |tick, updates| {
+                        if !stopped.load(Ordering::SeqCst) {
+                            // Nobody takes it any more where the sink's table was dropped.
+                            drop(sink.send((tick, updates)));
+                        }
+                    });
                 }
                 Step::Feed { table, plan, target, stamp } => {
                     renderer.begin(table);
@@ -135,7 +141,8 @@ pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>)
         let Some(table) = catalog.get(&insert.target).and_then(|entry| entry.table()) else { continue };
         if let Some(sink) = request.sinks.get(&insert.target) {
             let (name, plan) = (insert.target.clone(), insert.plan.clone());
-            steps.push(Step::Sink { name, plan, stamp: insert.stamp, sink: sink.sender() });
+            let stopped = Arc::clone(&insert.stopped);
+            steps.push(Step::Sink { name, plan, stamp: insert.stamp, sink: sink.sender(), stopped });
         } else if !order.contains(&insert.target) {
             steps.push(Step::Feed {
                 table: spec(&insert.target, table).feed(),
@@ -182,7 +189,8 @@ fn spec(name: &str, table: &Table) -> TableSpec {
 fn target(table: &Table, insert: &Insert) -> InsertTarget {
     use deltaworks_operators::merge::Engine;
     let retract = matches!(table.merge.as_ref().map(|merge| &merge.engine), Some(Engine::Aggregation(_)));
-    InsertTarget { key: table.key.clone(), retract, statement: insert.statement }
+    let (key, stopped) = (table.key.clone(), Arc::clone(&insert.stopped));
+    InsertTarget { key, retract, statement: insert.statement, stopped }
 }
 fn keep(catalog: &Catalog, name: &str, request: &Request<'_>, keeps: &mut Vec<(String, String, Kept)>) {
     if let Some(entry) = catalog.get(name)

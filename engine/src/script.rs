@@ -49,8 +49,8 @@ pub struct Engine {
     pub(crate) next_input: u32,
     pub(crate) statements: u32,
     pub(crate) dataflows: u32,
-    /// The clock inputs of the installed dataflows.
-    pub(crate) clocks: Vec<InputId>,
+    /// The clock inputs of the installed dataflows, by their names.
+    pub(crate) clocks: BTreeMap<String, InputId>,
     /// The names that statements still to come read, by object name.
     pub(crate) read_later: BTreeSet<String>,
     random: u64,
@@ -87,7 +87,7 @@ impl Engine {
             next_input: 1,
             statements: 0,
             dataflows: 0,
-            clocks: Vec::new(),
+            clocks: BTreeMap::new(),
             read_later: BTreeSet::new(),
             random: if let Evaluation::Chopped(seed) = options.evaluation { seed } else { 0 },
             options,
@@ -162,7 +162,7 @@ impl Engine {
                 self.print(&plan)?;
                 self.execute(statement)
             }
-            Statement::Insert(insert) if self.is_continuous(&insert.table) && !insert.is_values() => {
+            Statement::Insert(insert) if self.is_continuous_insert(insert) => {
                 self.say(&format!("insert into {}:", insert.table));
                 let plan = self.explain(statement, false)?;
                 self.print(&plan)
@@ -187,12 +187,11 @@ impl Engine {
             Statement::CreateDynamicTable(create) => self.create_dynamic_table(create, statement),
             Statement::CreateFunction(create) => Ok(self.session.create_function(create)?),
             Statement::Drop(object) => self.drop_object(object),
-            Statement::Insert(insert) if self.is_continuous(&insert.table) && !insert.is_values() => {
-                self.insert_continuously(insert)
-            }
+            Statement::Insert(insert) if self.is_continuous_insert(insert) => self.insert_continuously(insert),
             Statement::Insert(insert) => {
                 let count = self.insert_once(insert)?;
-                self.report(count, &format!("inserted into {}", insert.table));
+                let rows = rows(count);
+                self.say(&format!("one-shot insert into {}: {rows}", insert.table));
                 Ok(())
             }
             Statement::StatementSet(statements) => self.statement_set(statements),
@@ -239,8 +238,8 @@ impl Engine {
         }
     }
     fn report(&mut self, count: usize, what: &str) {
-        let rows = if count == 1 { "row" } else { "rows" };
-        self.say(&format!("{count} {rows} {what}"));
+        let rows = rows(count);
+        self.say(&format!("{rows} {what}"));
     }
     pub(crate) fn print(&mut self, result: &ResultSet) -> Result<()> {
         (self.results)(result)
@@ -289,6 +288,9 @@ fn reads_of(statement: &Statement) -> BTreeSet<String> {
     names
 }
 
+fn rows(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "row" } else { "rows" })
+}
 pub(crate) fn not_supported(statement: &Statement) -> EngineError {
     let what = match statement {
         Statement::Merge(_) => "MERGE INTO",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use deltaworks_connectors::decode::{DeadLetter, Decoded, Decoder, TableFormat, TopicFilter};
+use deltaworks_connectors::error::Error;
 use deltaworks_connectors::file::FileSource;
 use deltaworks_connectors::format::Format;
 use deltaworks_connectors::ordered::{OrderedFiles, TimestampColumn};
@@ -102,6 +103,15 @@ pub(crate) fn table_format(table: &Table) -> Result<TableFormat> {
     Ok(table_format)
 }
 
+/// The files of a table, and what reads them.
+fn open_files(name: &str, table: &Table) -> Result<(FileSource, Option<TimestampColumn>, Reader)> {
+    let format = table_format(table)?;
+    let path = table.connector.as_ref().map(|connector| connector.require("path")).transpose()?;
+    let files = FileSource::open(path.unwrap_or_default(), &format)?;
+    let reader = Reader::new(name, table, &format, TopicFilter::all(files.topics()))?;
+    Ok((files, TimestampColumn::of(&format)?, reader))
+}
+
 impl Sources {
     /// Whether the table's source was started.
     pub(crate) fn is_started(&self, name: &str) -> bool {
@@ -122,31 +132,31 @@ impl Sources {
     }
     /// Starts the sources of the given tables together.
     pub(crate) fn start(&mut self, options: &Options, tables: &[(String, &Entry)]) -> Result<()> {
-        let mut recorded: Vec<(&str, &Table, String)> = Vec::new();
+        let mut recorded: Vec<(&str, &Entry, &Table, String)> = Vec::new();
         let (mut lanes, mut lane_readers) = (Vec::new(), Vec::new());
         for (name, entry) in tables {
+            let at = |error: EngineError| error.in_column(entry.position.0, entry.position.1);
             let Some(table) = entry.table() else { continue };
             let connector = table.connector.clone().unwrap_or_default();
             match connector.connector() {
-                Some("kafka" | "upsert-kafka") => recorded.push((name, table, topic(name, table)?)),
+                Some("kafka" | "upsert-kafka") => {
+                    recorded.push((name, entry, table, topic(name, table).map_err(at)?));
+                }
                 Some("filesystem") => {
-                    let format = table_format(table)?;
-                    let source = FileSource::open(connector.require("path")?, &format)?;
-                    let topics = TopicFilter::all(source.topics());
-                    let mut reader = Reader::new(name, table, &format, topics)?;
-                    if let Some(column) = TimestampColumn::of(&format)? {
+                    let (files, column, mut reader) = open_files(name, table).map_err(at)?;
+                    if let Some(column) = column {
                         reader.lane = lanes.len();
-                        lanes.push((source, column));
+                        lanes.push((files, column));
                         lane_readers.push(reader);
                     } else {
-                        self.open.push(Source { feed: Feed::Files(source), readers: vec![reader], ended: false });
+                        self.open.push(Source { feed: Feed::Files(files), readers: vec![reader], ended: false });
                     }
                 }
                 Some(other) => {
-                    return Err(EngineError::new(
+                    return Err(at(EngineError::new(
                         format!("table \"{name}\" is read, but its connector \"{other}\" is a sink only"),
                         "read from a kafka or filesystem table",
-                    ));
+                    )));
                 }
                 None => continue,
             }
@@ -161,20 +171,30 @@ impl Sources {
         }
         Ok(())
     }
-    fn start_replay(&mut self, options: &Options, tables: &[(&str, &Table, String)]) -> Result<()> {
+    fn start_replay(&mut self, options: &Options, tables: &[(&str, &Entry, &Table, String)]) -> Result<()> {
+        let at = |entry: &Entry, error: EngineError| error.in_column(entry.position.0, entry.position.1);
         let Some(dir) = &options.replay else {
-            return Err(EngineError::new(
+            let error = EngineError::new(
                 format!("table \"{}\" reads a Kafka topic, and reading from a broker is not supported yet", tables[0].0),
                 "run with --replay DIR to read recorded topics",
-            ));
+            );
+            return Err(at(tables[0].1, error));
         };
-        let topics: Vec<String> = tables.iter().map(|(_, _, topic)| topic.clone()).collect();
-        let replay = Replay::open(dir, &topics)?;
+        let topics: Vec<String> = tables.iter().map(|(_, _, _, topic)| topic.clone()).collect();
+        let replay = Replay::open(dir, &topics).map_err(|error| {
+            let missing = match &error {
+                Error::MissingTopic { topic, .. } => tables.iter().find(|(_, _, _, other)| other == topic),
+                _ => None,
+            };
+            let error = EngineError::from(error);
+            missing.map_or(error.clone(), |(_, entry, _, _)| at(entry, error))
+        })?;
         let log = TickLog::open(dir)?.map(|log| log.ticks.into_iter());
         let mut readers = Vec::new();
-        for (name, table, topic) in tables {
+        for (name, entry, table, topic) in tables {
             let filter = TopicFilter::new(replay.topics(), |other| other == topic);
-            readers.push(Reader::new(name, table, &table_format(table)?, filter)?);
+            let reader = table_format(table).and_then(|format| Reader::new(name, table, &format, filter));
+            readers.push(reader.map_err(|error| at(entry, error))?);
         }
         self.open.push(Source { feed: Feed::Recording { replay, log }, readers, ended: false });
         Ok(())

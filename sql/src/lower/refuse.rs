@@ -77,6 +77,7 @@ pub(super) fn functions(expression: &Expr) -> Result<(), SqlError> {
         let name = match part {
             Expr::ScalarFunction(call) => call.func.name(),
             Expr::AggregateFunction(call) => call.func.name(),
+            Expr::WindowFunction(call) => call.fun.name(),
             _ => return Ok(TreeNodeRecursion::Continue),
         };
         refused = refused.take().or_else(|| function_error(&name.to_lowercase())).or_else(|| volatile(part));

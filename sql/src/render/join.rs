@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use deltaworks_dataflow::{Arranged, Collection, DataType, Diff, Row, Time};
+use deltaworks_dataflow::{Arranged, Collection, Column, DataType, Diff, Row, Schema, Time};
 use deltaworks_operators::join::{
     HalfJoin, OuterKind, Pick, Range, Residual, When, Window, linear_join, linear_join_null_equal, lookback_join,
     null_aware_anti_join, outer_join, semi_join,
@@ -84,7 +84,7 @@ impl<'s> Renderer<'_, '_, 's> {
                 let left = self.arrange(&join.left, sides.left.clone(), &[], "Left");
                 let right = self.arrange(&join.right, sides.right.clone(), &[], "Right");
                 let compiled = shape.compile(arity, sides.fields(), &|column| sides.place(column), &self.errors);
-                let residual = join.residual.as_ref().map(|residual| self.residual(residual, &sides));
+                let residual = join.residual.as_ref().map(|residual| self.residual(residual, join, &sides));
                 match join.kind {
                     JoinKind::Inner => inner(left, right, join.null_equal, residual, compiled),
                     JoinKind::Left if is_unique_left(join) => unique_left(left, right, &sides, compiled),
@@ -93,8 +93,14 @@ impl<'s> Renderer<'_, '_, 's> {
             }
         }
     }
-    fn residual(&self, residual: &ScalarExpr, sides: &Sides) -> Evaluator {
-        Evaluator::new(vec![residual.map_columns(&|column| sides.place(column))], Rc::clone(&self.errors))
+    fn residual(&self, residual: &ScalarExpr, join: &Join, sides: &Sides) -> Evaluator {
+        let columns: Vec<&Column> = join.left.schema.columns.iter().chain(&join.right.schema.columns).collect();
+        let name = |place: usize| {
+            let column = columns.iter().enumerate().find(|(column, _)| sides.place(*column) == place);
+            column.map_or_else(|| format!("#{place}"), |(_, column)| column.name.clone())
+        };
+        let moved = residual.map_columns(&|column| sides.place(column));
+        Evaluator::with_names(vec![moved], Rc::clone(&self.errors), &name)
     }
     fn semi(&mut self, join: &Join) -> Collection<'s> {
         let left_arity = join.left.schema.len();
@@ -108,7 +114,7 @@ impl<'s> Renderer<'_, '_, 's> {
             return null_aware_anti_join(left, right, "NullAwareAntiJoin", row);
         }
         let residual = join.residual.as_ref().map(|residual| {
-            let mut evaluator = self.residual(residual, &sides);
+            let mut evaluator = self.residual(residual, join, &sides);
             let test: Residual =
                 Box::new(move |key: &[u8], left: &[u8], right: &[u8]| evaluator.eval_predicate_parts(&[key, left, right]));
             test
@@ -127,10 +133,10 @@ impl<'s> Renderer<'_, '_, 's> {
         let sides = self.sides(join, &shape.columns_read(arity));
         let outer = join.kind == JoinKind::LookupLeft;
         let right = self.arrange(&join.right, sides.right.clone(), &[], "Right");
-        let keyed = Shape::keyed(sides.left.key.clone(), sides.left.value.clone());
+        let keyed = Shape::keyed(&join.left.schema, sides.left.key.clone(), sides.left.value.clone());
         let stream = self.map_whole::<(Row, Row)>(rows, sides.left_arity, keyed);
         let mut compiled = shape.compile(arity, sides.fields(), &|column| sides.place(column), &self.errors);
-        let mut residual = join.residual.as_ref().map(|residual| self.residual(residual, &sides));
+        let mut residual = join.residual.as_ref().map(|residual| self.residual(residual, join, &sides));
         let missing = nulls(sides.right.value.len());
         HalfJoin { when: When::UpTo, outer, null_equal: join.null_equal }.render(
             stream,
@@ -208,7 +214,9 @@ impl<'s> Renderer<'_, '_, 's> {
                 let wanted = (0..input.schema.len()).collect();
                 let layout = Layout::new(&hop.target_keys, &[], &input.schema.types(), &wanted, false);
                 let arranged = self.arrange(input, layout.clone(), &[], "Delta");
-                rendered.push(self.hop(hop.input, arranged, keys, &layout, input.schema.types()));
+                let names: Vec<String> =
+                    met.iter().flat_map(|m| &join.inputs[*m].schema.columns).map(|column| column.name.clone()).collect();
+                rendered.push(self.hop(hop.input, arranged, (keys, names), &layout, input.schema.types()));
                 met.push(hop.input);
             }
             let rows = self.rows(&join.inputs[index]);
@@ -221,7 +229,7 @@ impl<'s> Renderer<'_, '_, 's> {
                 .enumerate()
                 .map(|(column, data_type)| ScalarExpr::column(place(column), data_type))
                 .collect();
-            let rows = self.map_whole(rows, arity, Shape::rows().after_project(&in_order));
+            let rows = self.map_whole(rows, arity, Shape::rows().after_project(&Schema::default(), &in_order));
             all = Some(match all {
                 Some(others) => others.concat(rows),
                 None => rows,
@@ -229,7 +237,10 @@ impl<'s> Renderer<'_, '_, 's> {
         }
         let rows = all.expect("a delta join has inputs");
         match &join.residual {
-            Some(residual) => self.map_whole(rows, arity, Shape::rows().after_filter(residual)),
+            Some(residual) => {
+                let columns = join.inputs.iter().flat_map(|input| input.schema.columns.iter().cloned()).collect();
+                self.map_whole(rows, arity, Shape::rows().after_filter(&Schema::new(columns), residual))
+            }
             None => rows,
         }
     }
@@ -237,11 +248,12 @@ impl<'s> Renderer<'_, '_, 's> {
         &self,
         input: usize,
         arranged: Arranged<'s>,
-        keys: Vec<ScalarExpr>,
+        (keys, names): (Vec<ScalarExpr>, Vec<String>),
         layout: &Layout,
         types: Vec<DataType>,
     ) -> deltaworks_operators::join::Hop<'s> {
-        let mut key = Evaluator::new(keys, Rc::clone(&self.errors));
+        let name = |index: usize| names.get(index).cloned().unwrap_or_else(|| format!("#{index}"));
+        let mut key = Evaluator::with_names(keys, Rc::clone(&self.errors), &name);
         let whole: Vec<ScalarExpr> =
             (0..types.len()).map(|c| ScalarExpr::column(layout.place(c, false).unwrap_or(0), types[c].clone())).collect();
         let mut row = Evaluator::new(whole, Rc::clone(&self.errors));

@@ -59,7 +59,7 @@ impl<'s> Renderer<'_, '_, 's> {
     pub fn table(&mut self, spec: &TableSpec, inserts: Vec<StreamVec<'s, Time, Command>>) {
         let mut commands = self.build.commands(spec.input);
         if let Some(computed) = &spec.computed {
-            commands = self.compute(commands, computed.clone());
+            commands = self.compute(commands, computed.clone(), &spec.schema);
         }
         let fed = self.build.fed(&spec.feed());
         let inserted = inserts.into_iter().fold(fed, |all, insert| all.concat(insert));
@@ -83,8 +83,13 @@ impl<'s> Renderer<'_, '_, 's> {
         &mut self,
         commands: StreamVec<'s, Time, Command>,
         computed: Vec<ScalarExpr>,
+        schema: &Schema,
     ) -> StreamVec<'s, Time, Command> {
-        let mut evaluator = Evaluator::new(computed, Rc::clone(&self.errors));
+        let name = |index: usize| {
+            let place = computed.iter().position(|expression| expression.as_column() == Some(index));
+            place.map_or_else(|| format!("#{index}"), |place| schema.columns[place].name.clone())
+        };
+        let mut evaluator = Evaluator::with_names(computed.clone(), Rc::clone(&self.errors), &name);
         let mut scratch = Vec::new();
         commands.map(move |command| {
             if command.kind == CommandKind::Delete {
