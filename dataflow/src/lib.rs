@@ -22,6 +22,7 @@ pub mod container;
 pub mod cursor;
 pub mod host;
 pub mod row;
+pub mod timing;
 pub mod types;
 
 pub use arrange::{Arranged, Collection, KeyedCollection, Trace};
