@@ -5,6 +5,8 @@
 //! | `replay` | the first-touch job on its recorded topics: complete, delivered twice, other tick sizes, 1, 2 and 4 workers |
 //! | `command_line` | exit codes, messages, formats |
 //! | `bad_input` | broken records and broken scripts |
+//! | `retention` | streams, rows that leave with age, the pace of a replay, the limit of joins without equality |
+//! | `explain_analyze` | the rows and failures of every operator |
 //! | `real_input` | the first-touch job on a grocery panel, where that data is there |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -13,9 +15,13 @@
 mod bad_input;
 #[path = "end_to_end/command_line.rs"]
 mod command_line;
+#[path = "end_to_end/explain_analyze.rs"]
+mod explain_analyze;
 #[path = "end_to_end/program.rs"]
 mod program;
 #[path = "end_to_end/real_input.rs"]
 mod real_input;
 #[path = "end_to_end/replay.rs"]
 mod replay;
+#[path = "end_to_end/retention.rs"]
+mod retention;
