@@ -60,12 +60,13 @@ impl Engine {
         };
         self.host.install_timed(&name, Arc::new(build));
         let settled = self.settle();
-        for (_, report) in self.host.observe().iter().filter(|(observer, _)| *observer == name) {
-            add_report(report, &mut nodes);
-        }
+        let reports = self.host.observe();
         self.host.drop_dataflow(&name);
         self.clocks.retain(|clock| *clock != clock_input);
         settled?;
+        for (_, report) in reports.iter().filter(|(observer, _)| *observer == name) {
+            add_report(report, &mut nodes)?;
+        }
         Ok(nodes)
     }
     fn imports_of(&self, reads: &BTreeSet<String>) -> Result<Vec<(String, String, Kept)>> {

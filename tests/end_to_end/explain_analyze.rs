@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::program::{deltaworks, script};
+use crate::program::{deltaworks, script, shell};
 
 const TABLES: &str = "CREATE TABLE sale (id INT, customer INT, amount STRING, PRIMARY KEY (id));
     CREATE TABLE customer (id INT, segment STRING, PRIMARY KEY (id));
@@ -78,6 +78,18 @@ fn a_query_of_the_moment_is_run_once_and_leaves_nothing_behind() {
         pairs.iter().filter(|(_, rows, _)| *rows == 8).count(),
         pairs.len() - 1 - usize::from(pairs[0].0 == "project")
     );
+}
+
+#[test]
+fn a_join_that_is_too_large_ends_the_analysis_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let sql = "CREATE TABLE a (n BIGINT);
+               INSERT INTO a SELECT value FROM generate_series(1, 10001);
+               EXPLAIN ANALYZE SELECT COUNT(*) AS c FROM a AS x JOIN a AS y ON x.n + 1 < y.n;
+               SELECT COUNT(*) AS c FROM a;";
+    let run = shell(folder.path(), sql);
+    assert_eq!(run.stdout, "[{\"c\":10001}]\n", "{}", run.stderr);
+    assert!(run.stderr.contains("error: shell:3:16: a join in \"the query\" has no equality"), "{}", run.stderr);
 }
 
 #[test]

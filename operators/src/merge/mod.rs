@@ -243,7 +243,7 @@ pub fn merge_aging<'s>(
     let mut table = Table::new(&spec, counters);
     aging_operator(commands, clock, by_key, name, move |clock, commands, rows, rejected| {
         table.begin_tick(clock);
-        table.fold_tick(commands, |row, diff| rows(row, diff));
+        table.fold_tick(commands, &mut *rows);
         table.expire(rows);
         table.take_rejected().for_each(rejected);
     })

@@ -39,6 +39,18 @@ enum State {
     Owned(Row),
 }
 
+impl State {
+    /// The state itself, where `old` is the stored one.
+    fn row<'a>(&'a self, old: Option<&'a [u8]>, commands: &'a [Command]) -> Option<&'a [u8]> {
+        match self {
+            State::Absent => None,
+            State::Stored => old,
+            State::Command(index) => Some(&commands[*index].row),
+            State::Owned(row) => Some(row),
+        }
+    }
+}
+
 /// The commands on one key, by position.
 struct Group<'a> {
     hash: u64,
@@ -154,14 +166,9 @@ impl Table {
             if over(self.aging.as_ref(), time, |aging| aging.arrival(&commands[index])) {
                 (state, time) = (State::Absent, None);
             }
-            let current = match &state {
-                State::Absent => None,
-                State::Stored => old,
-                State::Command(index) => Some(&commands[*index].row[..]),
-                State::Owned(row) => Some(&row[..]),
-            };
-            let mut renewed = commands[index].kind == CommandKind::Upsert;
-            match fold(&mut *self.engine, self.delete, current, &commands[index], &self.counters) {
+            let command = &commands[index];
+            let mut renewed = command.kind == CommandKind::Upsert;
+            match fold(&mut *self.engine, self.delete, state.row(old, commands), command, &self.counters) {
                 Folded::Keep => {}
                 Folded::Accept => state = State::Command(index),
                 Folded::Replace(row) => (state, renewed) = (State::Owned(row), true),
@@ -171,31 +178,24 @@ impl Table {
                     renewed = false;
                 }
                 Folded::Rejected(reason) => {
-                    self.rejected.push((commands[index].clone(), reason));
+                    self.rejected.push((command.clone(), reason));
                     renewed = false;
                 }
             }
-            let Some(aging) = &self.aging else { continue };
-            let current = match &state {
-                State::Absent => None,
-                State::Stored => old,
-                State::Command(index) => Some(&commands[*index].row[..]),
-                State::Owned(row) => Some(&row[..]),
-            };
-            match current {
-                None => time = None,
-                Some(_) if !renewed => {}
-                Some(current) => {
-                    time = Some(aging.time_of(self.engine.visible(current), &commands[index]));
-                    if over(Some(aging), time, |aging| aging.arrival(&commands[index])) {
-                        self.counters.count_expired();
-                        (state, time) = (State::Absent, None);
-                    }
+            if let Some(aging) = &self.aging {
+                if renewed && let Some(row) = state.row(old, commands) {
+                    time = renew(aging, self.engine.visible(row), command, &self.counters);
+                }
+                if time.is_none() {
+                    state = State::Absent;
                 }
             }
         }
         if over(self.aging.as_ref(), time, Aging::now) {
             (state, time) = (State::Absent, None);
+        }
+        if let State::Absent = state {
+            time = None;
         }
         let state = match state {
             State::Stored if time == stored.and_then(|(_, time)| time) => return,
@@ -234,8 +234,8 @@ impl Table {
                 self.store.remove(group.hash, group.key);
             }
         }
-        if let Some(aging) = &self.aging {
-            for (time, diff) in [(old_time, -1), (time, 1)].into_iter().filter(|_| old_time != time) {
+        if let Some(aging) = self.aging.as_ref().filter(|_| old_time != time) {
+            for (time, diff) in [(old_time, -1), (time, 1)] {
                 if let Some(time) = time {
                     self.leaving.add(aging.end_of(time), Row::from_bytes(group.key), diff);
                 }
@@ -268,6 +268,15 @@ fn split<'a>(aging: Option<&Aging>, stored: &'a [u8]) -> (&'a [u8], Option<i64>)
             (state, Some(time))
         }
     }
+}
+/// The time of the version that a command made; None where it is too old already, which is counted.
+fn renew(aging: &Aging, row: Option<&[u8]>, command: &Command, counters: &MergeCounters) -> Option<i64> {
+    let time = aging.time_of(row, command);
+    if aging.is_over(time, aging.arrival(command)) {
+        counters.count_expired();
+        return None;
+    }
+    Some(time)
 }
 /// Whether a row of this time is too old at an instant.
 fn over(aging: Option<&Aging>, time: Option<i64>, instant: impl FnOnce(&Aging) -> i64) -> bool {

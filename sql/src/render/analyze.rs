@@ -25,6 +25,7 @@ use timely::dataflow::operators::vec::Map;
 use super::Renderer;
 use super::shape::{Exiting, Shape};
 use crate::arrangement::unnamed;
+use crate::error::SqlError;
 use crate::expr::EvalErrors;
 use crate::plan::Plan;
 
@@ -44,9 +45,18 @@ pub struct Measured {
     pub errors: i64,
 }
 
+/// How a limit is reported that stopped the analysis.
+const LIMIT: &str = "limit";
+
 /// Adds a worker's report to the measurements, by the nodes' numbers.
-pub fn add_report(report: &Report, into: &mut [Measured]) {
-    for (line, count, _) in report {
+///
+/// # Errors
+/// A limit that stopped the analysis.
+pub fn add_report(report: &Report, into: &mut [Measured]) -> Result<(), SqlError> {
+    for (line, count, samples) in report {
+        if let (LIMIT, [message, help]) = (line.as_str(), &samples[..]) {
+            return Err(SqlError::new(message.as_str(), help.as_str()));
+        }
         let Some((what, number)) = line.split_once(' ') else { continue };
         let Some(node) = number.parse().ok().and_then(|number: usize| into.get_mut(number)) else { continue };
         match what {
@@ -57,6 +67,7 @@ pub fn add_report(report: &Report, into: &mut [Measured]) {
             _ => {}
         }
     }
+    Ok(())
 }
 
 /// One node under analysis.
@@ -106,6 +117,8 @@ struct Counts {
     nodes: Vec<NodeCounts>,
     /// From which operator on the operators are of which node.
     owners: Vec<(usize, usize)>,
+    /// Limits of joins, whether they were reached, and what is to be said then.
+    limits: Vec<(Rc<Cell<bool>>, String, &'static str)>,
 }
 
 impl<'s> Analysis<'s> {
@@ -122,7 +135,7 @@ impl<'s> Analysis<'s> {
                 traces: Vec::new(),
             });
         });
-        let counts = Counts { nodes, owners: Vec::new() };
+        let counts = Counts { nodes, owners: Vec::new(), limits: Vec::new() };
         Analysis { numbers, collections: BTreeMap::new(), current: 0, counts }
     }
     /// The number of a node of the plan; None for a plan that was made while rendering.
@@ -132,6 +145,12 @@ impl<'s> Analysis<'s> {
     /// Notes an index that the current node made.
     pub(super) fn made(&mut self, arranged: &Arranged<'s>) {
         self.counts.nodes[self.current].traces.push(arranged.trace.clone());
+    }
+    /// A limit that stops the analysis where it is set.
+    pub(super) fn limited(&mut self, message: String, help: &'static str) -> Rc<Cell<bool>> {
+        let reached = Rc::new(Cell::new(false));
+        self.counts.limits.push((Rc::clone(&reached), message, help));
+        reached
     }
     /// Notes a counter of failures of the current node.
     pub(super) fn fails(&mut self, failures: &Rc<Cell<Diff>>) {
@@ -150,6 +169,9 @@ impl Counts {
             }
         }
         let mut report = Report::new();
+        for (_, message, help) in self.limits.iter().filter(|(reached, _, _)| reached.get()) {
+            report.push((LIMIT.into(), 1, vec![message.clone(), (*help).to_string()]));
+        }
         for (number, node) in self.nodes.iter().enumerate() {
             // The same rows under another name were rendered once.
             let like = || self.nodes.iter().find(|other| other.rendered && other.plan == node.plan);
@@ -170,6 +192,7 @@ impl<'s> Renderer<'_, '_, 's> {
     /// Renders a plan, measured, and reports under `name` to whoever observes.
     pub fn analyze(&mut self, name: &str, plan: &Plan) {
         self.analysis = Some(Analysis::new(plan));
+        self.view = "the query".into();
         self.own(0);
         let rows = self.rows(plan);
         self.build.watch(rows.inner);

@@ -104,6 +104,11 @@ impl<'s> Renderer<'_, '_, 's> {
             join_detail(join)
         );
         let help = "equate a column of one side with one of the other, or make one side smaller by a filter before the join";
+        if let Some(analysis) = &mut self.analysis {
+            // An analysis that cannot be made ends itself alone.
+            let reached = analysis.limited(message, help);
+            return limit_pairs(left, right, limit, move || reached.set(true));
+        }
         let alarm = self.build.alarm();
         limit_pairs(left, right, limit, move || alarm.limit(message.clone(), help.into()))
     }
