@@ -204,7 +204,13 @@ impl Engine {
     fn drain(&mut self) -> Result<()> {
         while !self.sources.ended() && !self.stopped() {
             let batches = self.sources.read(&self.options, &mut self.clock, self.host.workers())?;
-            self.send_tick(batches)?;
+            let tick = self.send_tick(batches)?;
+            if self.sources.is_paced() {
+                // The next tick may be long in coming: sinks do not wait for it.
+                self.host.wait_complete(tick)?;
+                self.write_sinks()?;
+                self.sinks.values_mut().try_for_each(OpenSink::flush)?;
+            }
         }
         Ok(())
     }

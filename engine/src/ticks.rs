@@ -126,6 +126,10 @@ impl Sources {
     pub(crate) fn new(pace: Option<Pace>) -> Self {
         Sources { pace, ..Sources::default() }
     }
+    /// Whether ticks come at the pace of a recording.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.pace.is_some()
+    }
     /// Whether the table's source was started.
     pub(crate) fn is_started(&self, name: &str) -> bool {
         self.started.iter().any(|other| other == name)

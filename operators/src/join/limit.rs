@@ -125,7 +125,7 @@ mod tests {
         let (left, right) = limit_pairs(left, right, limit, move || {
             stops.fetch_add(1, Ordering::Relaxed);
         });
-        linear_join(left, right, "Join", |_, left, right| Some((Row::from_bytes(left), Row::from_bytes(right))))
+        linear_join(left, right, "Join", |_, left, right, _| Some((Row::from_bytes(left), Row::from_bytes(right))))
     }
     fn pairs(held: &[Multiset<Pair>]) -> Multiset<(Row, Row)> {
         let mut all = Multiset::new();
