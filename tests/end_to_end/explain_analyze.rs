@@ -89,7 +89,7 @@ fn a_join_that_is_too_large_ends_the_analysis_alone() {
                SELECT COUNT(*) AS c FROM a;";
     let run = shell(folder.path(), sql);
     assert_eq!(run.stdout, "[{\"c\":10001}]\n", "{}", run.stderr);
-    assert!(run.stderr.contains("error: shell:3:16: a join in \"the query\" has no equality"), "{}", run.stderr);
+    assert!(run.stderr.contains("error: shell:1:16: a join in \"the query\" has no equality"), "{}", run.stderr);
 }
 
 #[test]
