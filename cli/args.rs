@@ -120,6 +120,7 @@ impl RunArguments {
         self.refuse_unsupported()?;
         let mut options = Options {
             replay: self.replay.clone(),
+            replay_speed: self.speed()?,
             tick_records: self.tick_records as usize,
             clock: self.clock.as_deref().map(clock).transpose()?,
             timezone: self.timezone.clone(),
@@ -156,9 +157,15 @@ impl RunArguments {
             Format::Json => OutputFormat::Json,
         }
     }
+    fn speed(&self) -> Result<Option<f64>, EngineError> {
+        let speed = speed(&self.replay_speed)?;
+        if speed.is_some() && self.replay.is_none() {
+            return Err(EngineError::new("--replay-speed needs a replay", "name the recording with --replay DIR"));
+        }
+        Ok(speed)
+    }
     fn refuse_unsupported(&self) -> Result<(), EngineError> {
         let asked = [
-            ("--replay-speed", speed(&self.replay_speed)?.is_some()),
             ("--record", self.record.is_some()),
             ("--state", self.state.is_some()),
             ("--checkpoint-interval", self.checkpoint_interval.is_some()),

@@ -6,6 +6,8 @@
 //! | `command_line` | exit codes, messages, formats |
 //! | `bad_input` | broken records and broken scripts |
 //! | `statements` | what statements say on stderr |
+//! | `retention` | streams, rows that leave with age, the pace of a replay, the limit of joins without equality |
+//! | `explain_analyze` | the rows and failures of every operator |
 //! | `real_input` | the first-touch job on a grocery panel, where that data is there |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -14,11 +16,15 @@
 mod bad_input;
 #[path = "end_to_end/command_line.rs"]
 mod command_line;
+#[path = "end_to_end/explain_analyze.rs"]
+mod explain_analyze;
 #[path = "end_to_end/program.rs"]
 mod program;
 #[path = "end_to_end/real_input.rs"]
 mod real_input;
 #[path = "end_to_end/replay.rs"]
 mod replay;
+#[path = "end_to_end/retention.rs"]
+mod retention;
 #[path = "end_to_end/statements.rs"]
 mod statements;

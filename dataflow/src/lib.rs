@@ -24,6 +24,7 @@ pub mod cursor;
 pub mod host;
 pub mod row;
 pub mod temporal;
+pub mod timing;
 pub mod types;
 
 pub use arrange::{Arranged, Collection, KeyedCollection, Trace};

@@ -1,11 +1,12 @@
 //! Getting ahead: pending definitions are installed, sources start and are read, ticks complete, sinks are flushed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_connectors::sink::{SinkFormat, SinkSpec, SinkTarget};
 use deltaworks_dataflow::Time;
 use deltaworks_dataflow::host::{InputBatch, InputId};
+use deltaworks_sql::render::EXPIRED;
 
 use crate::catalog::{Catalog, Entry, Kind, Table};
 use crate::error::EngineError;
@@ -80,6 +81,8 @@ impl Engine {
         let later = self.later();
         let interactive = self.options.interactive;
         let batch = self.options.evaluation == Evaluation::Batch;
+        let streams: BTreeSet<String> =
+            self.catalog.entries.iter().filter(|(_, entry)| entry.is_stream()).map(|(name, _)| name.clone()).collect();
         self.dataflows += 1;
         let clock_input = self.next_input;
         self.next_input += 1;
@@ -88,7 +91,8 @@ impl Engine {
         let request = install::Request {
             names,
             inserts,
-            read_later: &|name| interactive || batch || later.contains(name),
+            // The batch evaluation of tests computes its views from rows, those of streams too.
+            read_later: &|name| batch || !streams.contains(name) && (interactive || later.contains(name)),
             sinks: &self.sinks,
             dataflow,
             clock_input,
@@ -99,17 +103,20 @@ impl Engine {
     /// The qualified names that statements still to come read, through inlined views.
     pub(crate) fn later(&self) -> BTreeSet<String> {
         let mut later = BTreeSet::new();
-        let matches = |name: &&String| {
-            let object = name.split_once('.').map_or(name.as_str(), |(_, object)| object);
-            self.read_later.contains(object)
-        };
+        let matches = |name: &&String| self.read_later.contains(object(name));
         let mut open: Vec<String> = self.catalog.entries.keys().filter(matches).cloned().collect();
         while let Some(name) = open.pop() {
             if !later.insert(name.clone()) {
                 continue;
             }
-            if let Some(Kind::Inlined(_, tables)) = self.catalog.get(&name).map(|entry| &entry.kind) {
-                open.extend(tables.iter().cloned());
+            match self.catalog.get(&name).map(|entry| &entry.kind) {
+                Some(Kind::Inlined(_, tables)) => open.extend(tables.iter().cloned()),
+                Some(Kind::Dynamic(view)) if self.analyzed_later.contains(object(&name)) => {
+                    let mut reads = BTreeSet::new();
+                    Catalog::reads(&view.plan, &mut reads);
+                    open.extend(reads);
+                }
+                _ => {}
             }
         }
         later
@@ -200,7 +207,13 @@ impl Engine {
     fn drain(&mut self) -> Result<()> {
         while !self.sources.ended() && !self.stopped() {
             let batches = self.sources.read(&self.options, &mut self.clock, self.host.workers())?;
-            self.send_tick(batches)?;
+            let tick = self.send_tick(batches)?;
+            if self.sources.is_paced() {
+                // The next tick may be long in coming: sinks do not wait for it.
+                self.host.wait_complete(tick)?;
+                self.write_sinks()?;
+                self.sinks.values_mut().try_for_each(OpenSink::flush)?;
+            }
         }
         Ok(())
     }
@@ -240,8 +253,25 @@ impl Engine {
             }
         }
         lines.iter().for_each(|line| self.say(line));
+        self.report_expired();
         self.report_sources();
         Ok(())
+    }
+    /// Says which tables have turned away rows for their age.
+    fn report_expired(&mut self) {
+        let mut expired: BTreeMap<String, i64> = BTreeMap::new();
+        for (name, report) in self.host.observe() {
+            for (_, count, _) in report.into_iter().filter(|(what, count, _)| what == EXPIRED && *count > 0) {
+                *expired.entry(name.strip_suffix(" table").unwrap_or(&name).to_string()).or_default() += count;
+            }
+        }
+        for (table, count) in expired {
+            let (rows, were) = if count == 1 { ("row", "was") } else { ("rows", "were") };
+            let table = short(&table);
+            self.say(&format!(
+                "warning: {count} {rows} of {table} {were} older than its retention on arrival and did not enter"
+            ));
+        }
     }
     fn report_sources(&mut self) {
         let progress = self.sources.progress.clone();
@@ -254,4 +284,9 @@ impl Engine {
             self.say(&format!("warning: {letters} {records} of {table} could not be decoded and {are} in {table}$errors"));
         }
     }
+}
+
+/// A qualified name without its schema.
+fn object(qualified: &str) -> &str {
+    qualified.split_once('.').map_or(qualified, |(_, object)| object)
 }

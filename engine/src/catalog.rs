@@ -8,8 +8,10 @@ use deltaworks_connectors::decode::MetadataColumn;
 use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_dataflow::{Diff, Schema};
 use deltaworks_operators::merge::MergeSpec;
+use deltaworks_operators::retention::Retention;
 use deltaworks_sql::arrangement::{ArrangementKey, required};
 use deltaworks_sql::error::SqlError;
+use deltaworks_sql::explain::growing_table;
 use deltaworks_sql::expr::ScalarExpr;
 use deltaworks_sql::lower::{TableFacts, TableInfo};
 use deltaworks_sql::parser::Name;
@@ -45,6 +47,10 @@ pub(crate) struct Table {
     /// Whether INSERT INTO it is continuous.
     pub(crate) continuous: bool,
     pub(crate) append_only: bool,
+    /// Whether its rows are kept; a stream keeps none.
+    pub(crate) retained: bool,
+    /// How long they are kept; None: until they are deleted.
+    pub(crate) retention: Option<Retention>,
     /// Whether a source that fails to decode a record stops the job.
     pub(crate) errors_fail: bool,
     pub(crate) input: u32,
@@ -167,6 +173,10 @@ impl Entry {
             Kind::Inlined(..) => (Vec::new(), 0),
         };
         Kept { key: if key.is_empty() { (0..arity).collect() } else { key }, arity }
+    }
+    /// Whether it is a table that keeps no rows.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.table().is_some_and(|table| !table.retained)
     }
     /// What kind of thing it is, in words.
     pub(crate) fn noun(&self) -> &'static str {
@@ -305,8 +315,13 @@ impl TableInfo for Catalog {
         let name = self.qualify_text(name);
         let entry = self.entries.get(&name)?;
         let (schema, primary_key, append_only, bounded) = match &entry.kind {
-            Kind::Table(table) => (&table.schema, table.key.clone(), table.append_only, !table.key.is_empty()),
-            Kind::Dynamic(view) => (&view.schema, view.key.clone(), view.append_only, false),
+            Kind::Table(table) => {
+                let bounded = !table.key.is_empty() || table.retention.is_some();
+                (&table.schema, table.key.clone(), table.append_only, bounded)
+            }
+            Kind::Dynamic(view) => {
+                (&view.schema, view.key.clone(), view.append_only, growing_table(&view.plan, self).is_none())
+            }
             Kind::Errors(schema) => (schema, Vec::new(), true, false),
             Kind::Inlined(..) => return None,
         };
@@ -316,7 +331,7 @@ impl TableInfo for Catalog {
             arranged: entry.kept.is_some() && !primary_key.is_empty(),
             primary_key,
             append_only,
-            retained: true,
+            retained: !entry.is_stream(),
             bounded,
             row_estimate: None,
         })

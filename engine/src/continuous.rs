@@ -73,11 +73,12 @@ impl Engine {
             self.check_not_read(&target)?;
         }
         self.check_retractions(&insert.table, &table, &continuous.plan)?;
-        let statement = self.next_statement();
-        self.say(&format!("continuous insert into {}", insert.table));
         let plan = continuous.plan;
         let mut reads = BTreeSet::new();
         Catalog::reads(&plan, &mut reads);
+        self.check_streams_ahead(&reads)?;
+        let statement = self.next_statement();
+        self.say(&format!("continuous insert into {}", insert.table));
         let name = target.clone();
         let stopped = Arc::default();
         self.catalog.inserts.push(catalog::Insert { target, plan, stamp, statement, dataflow: None, stopped });

@@ -102,7 +102,7 @@ impl Engine {
     }
     pub(crate) fn create_table(&mut self, create: &CreateTable, statement: &Spanned<Statement>) -> Result<()> {
         let Some(name) = self.new_name(&create.name, create.if_not_exists, false)? else { return Ok(()) };
-        let table = create::table(&self.session, create, &mut self.next_input)?;
+        let table = create::table(&self.session, create, self.clock.is_of_records(), &mut self.next_input)?;
         self.add(&name, Kind::Table(Box::new(table)), statement)?;
         self.add(&format!("{name}$errors"), Kind::Errors(DeadLetter::schema()), statement)
     }
@@ -160,14 +160,30 @@ impl Engine {
         };
         let mut reads = BTreeSet::new();
         Catalog::reads(&view.plan, &mut reads);
+        self.check_streams_ahead(&reads)?;
         self.replace(&name, &reads)?;
         self.add(&name, Kind::Dynamic(Box::new(view)), statement)?;
         self.install_over_installed(&name, &reads)
     }
+    /// A continuous statement over a stream that runs already would see nothing of what has passed.
+    pub(crate) fn check_streams_ahead(&self, reads: &BTreeSet<String>) -> Result<()> {
+        let runs =
+            |name: &&String| self.catalog.get(name).is_some_and(|entry| entry.is_stream() && entry.dataflow.is_some());
+        match reads.iter().find(runs) {
+            None => Ok(()),
+            Some(name) => Err(EngineError::new(
+                format!("stream \"{}\" runs already, and what has passed is not kept", short(name)),
+                "make continuous statements over it before the first statement that reads, writes or starts it",
+            )),
+        }
+    }
     /// A continuous statement over tables that run already sees their present rows at once, as inserts of one tick.
     pub(crate) fn install_over_installed(&mut self, name: &str, reads: &BTreeSet<String>) -> Result<()> {
         let closure = self.catalog.closure(reads.iter().cloned());
-        if !closure.iter().any(|read| self.catalog.get(read).is_some_and(|entry| entry.dataflow.is_some())) {
+        let entries = || closure.iter().filter_map(|read| self.catalog.get(read));
+        // A stream that does not run yet waits for the other statements over it: what passes it, passes once.
+        let waits = entries().any(|entry| entry.is_stream() && entry.dataflow.is_none());
+        if waits || !entries().any(|entry| entry.dataflow.is_some()) {
             return Ok(());
         }
         self.ensure_installed(closure.into_iter().chain([name.to_string()]).collect())?;

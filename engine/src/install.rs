@@ -17,7 +17,7 @@ use crate::error::EngineError;
 use crate::sinks::{Gathered, OpenSink};
 
 /// The resolution of NOW() in views, microseconds.
-const CLOCK_RESOLUTION: i64 = 1_000_000;
+pub(crate) const CLOCK_RESOLUTION: i64 = 1_000_000;
 
 /// One thing to build, in an order in which nothing is read before it is built.
 enum Step {
@@ -181,6 +181,7 @@ fn spec(name: &str, table: &Table) -> TableSpec {
         name: name.to_string(),
         schema: table.schema.clone(),
         merge: table.merge.clone(),
+        retention: table.retention.clone(),
         computed: table.computed.clone(),
         input: table.input,
         errors_input: table.errors_input,

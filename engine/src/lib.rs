@@ -12,8 +12,10 @@
 //! | `install.rs` | pending definitions become one dataflow on every worker |
 //! | `ticks.rs` | sources start, their records become ticks; back-pressure |
 //! | `sinks.rs` | sinks that are open: changes of complete ticks are written |
+//! | `pace.rs` | how fast a replay goes |
 //! | `clock.rs` | what NOW() sees |
 //! | `query.rs` | SELECT at the newest complete tick, EXPLAIN |
+//! | `analyze.rs` | EXPLAIN ANALYZE |
 //! | `write.rs` | one-shot INSERT, UPDATE, DELETE, TRUNCATE |
 //! | `copy.rs` | PUT, COPY INTO |
 //! | `show.rs` | SHOW, DESCRIBE |
@@ -21,6 +23,7 @@
 //! | `error.rs` | [`EngineError`]: what went wrong, where, and what would be right |
 
 mod advance;
+mod analyze;
 mod catalog;
 mod clock;
 mod continuous;
@@ -30,6 +33,7 @@ mod define;
 mod error;
 mod install;
 mod options;
+mod pace;
 mod query;
 mod script;
 mod show;

@@ -14,9 +14,10 @@ use deltaworks_sql::expr::{ExpressionErrors, Function, ScalarExpr};
 use deltaworks_sql::lower::{PlanSettings, check_query, lower_query};
 use deltaworks_sql::parser::{Body, Name, Spanned, Statement, place_of, rewrite, shown_name, table_names};
 use deltaworks_sql::plan::{Node, Plan};
-use deltaworks_sql::render::check_windows;
+use deltaworks_sql::render::{Measured, check_windows};
 use deltaworks_sql::session::{Answer, ClockReading};
 
+use crate::analyze::by_line;
 use crate::catalog::{Catalog, Entry, Kind};
 use crate::error::EngineError;
 use crate::options::Evaluation;
@@ -56,6 +57,7 @@ impl Engine {
     /// Runs an analysed plan that reads the named tables, and says what could not be computed.
     pub(crate) fn run(&mut self, plan: LogicalPlan, names: &[Name]) -> Result<Answered> {
         let reads = self.reads(names);
+        self.check_no_streams(&reads)?;
         self.catch_up(&reads)?;
         let mut filled = BTreeSet::new();
         for name in &reads {
@@ -217,6 +219,17 @@ impl Engine {
         let stamp = take_stamp(&mut plan)?;
         Ok(Continuous { plan, logical, stamp })
     }
+    /// A stream keeps no rows that a statement of its own could read.
+    pub(crate) fn check_no_streams(&self, reads: &BTreeSet<String>) -> Result<()> {
+        let is_stream = |name: &&String| self.catalog.get(name).is_some_and(Entry::is_stream);
+        match reads.iter().find(is_stream) {
+            None => Ok(()),
+            Some(name) => Err(EngineError::new(
+                format!("table \"{}\" keeps no rows to read: it is a stream, by 'table.retain' = 'none'", short(name)),
+                "read a dynamic table made from it, or leave out the option",
+            )),
+        }
+    }
     /// A table that is only written keeps no rows to read.
     fn check_no_sinks(&self, plan: &Plan) -> Result<()> {
         let mut reads = BTreeSet::new();
@@ -235,9 +248,6 @@ impl Engine {
     }
     /// The plan of a statement's query, as a result set.
     pub(crate) fn explain(&mut self, statement: &Spanned<Statement>, analyze: bool) -> Result<ResultSet> {
-        if analyze {
-            return Err(EngineError::new("EXPLAIN ANALYZE is not supported yet", "use EXPLAIN"));
-        }
         let body = match &statement.node {
             Statement::Query(body) => body,
             Statement::CreateDynamicTable(create) => &create.body,
@@ -250,13 +260,19 @@ impl Engine {
                 ));
             }
         };
-        let continuous = self.continuous(body)?;
+        let mut plan = self.continuous(body)?.plan;
+        let view = if analyze { self.view_behind(&plan) } else { None };
+        let view = view.map(|(name, behind)| {
+            plan = behind;
+            name
+        });
+        let nodes = if analyze { Some(self.measure(&plan)?) } else { None };
         let sharers = |key: &ArrangementKey| self.catalog.sharers(key);
         let context = Context { tables: &self.catalog, sharers: &sharers };
         let target = match &statement.node {
             Statement::Insert(insert) => Some(insert.table.to_string()),
             Statement::CreateDynamicTable(create) => Some(create.name.to_string()),
-            _ => None,
+            _ => view.as_deref().map(|name| short(name).to_string()),
         };
         let sink = match &statement.node {
             Statement::Insert(insert) => self.catalog.get(&self.catalog.qualify(&insert.table)),
@@ -264,7 +280,7 @@ impl Engine {
         };
         let to_sink = sink.and_then(|entry| entry.table()).is_some_and(|table| table.connector.is_some());
         let target = target.as_deref().map(|name| if to_sink { Target::Sink(name) } else { Target::Table(name) });
-        let mut lines = explain_statement(&continuous.plan, target, &context);
+        let mut lines = explain_statement(&plan, target, &context);
         if let (Statement::Insert(insert), Some(first)) = (&statement.node, lines.first_mut()) {
             first.reason = match self.is_continuous_insert(insert) {
                 true => "continuous: the insert goes on as its sources change",
@@ -272,13 +288,14 @@ impl Engine {
             }
             .into();
         }
-        Ok(explained(&lines))
+        let measured = nodes.map(|nodes| by_line(&lines, &nodes));
+        Ok(explained(&lines, measured.as_deref()))
     }
 }
 
-/// The rows of an EXPLAIN as a result set.
-fn explained(lines: &[ExplainRow]) -> ResultSet {
-    let columns = [
+/// The rows of an EXPLAIN as a result set, with what was measured.
+fn explained(lines: &[ExplainRow], measured: Option<&[Measured]>) -> ResultSet {
+    let mut columns = vec![
         ("id", DataType::Int),
         ("parent", DataType::Int),
         ("operator", DataType::String),
@@ -288,9 +305,21 @@ fn explained(lines: &[ExplainRow]) -> ResultSet {
         ("state", DataType::String),
         ("reason", DataType::String),
     ];
+    if measured.is_some() {
+        columns.extend([
+            ("rows", DataType::BigInt),
+            ("bytes", DataType::BigInt),
+            ("busy_ms", DataType::Double),
+            ("errors", DataType::BigInt),
+        ]);
+    }
     let schema = Schema::new(columns.into_iter().map(|(name, data_type)| Column::new(name, data_type)).collect());
-    let row = |line: &ExplainRow| {
-        Row::pack([
+    let row = |(at, line): (usize, &ExplainRow)| {
+        let figures = measured.and_then(|measured| measured.get(at)).map(|node| {
+            let bytes = node.bytes.map_or(Datum::Null, Datum::Int);
+            [Datum::Int(node.rows), bytes, Datum::Float(node.busy_nanos as f64 / 1e6), Datum::Int(node.errors)]
+        });
+        let plan = [
             Datum::Int(line.id.into()),
             line.parent.map_or(Datum::Null, |parent| Datum::Int(parent.into())),
             Datum::str(line.operator),
@@ -299,9 +328,10 @@ fn explained(lines: &[ExplainRow]) -> ResultSet {
             Datum::str(line.shared_with.as_str()),
             Datum::str(line.state),
             Datum::str(line.reason.as_str()),
-        ])
+        ];
+        Row::pack(plan.into_iter().chain(figures.into_iter().flatten()))
     };
-    ResultSet { schema, rows: lines.iter().map(row).collect() }
+    ResultSet { schema, rows: lines.iter().enumerate().map(row).collect() }
 }
 
 /// The schema with its columns named as they are shown.

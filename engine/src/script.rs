@@ -16,6 +16,7 @@ use crate::catalog::{self, Catalog, Kind};
 use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::options::{ClockMode, Evaluation, Options};
+use crate::pace::{Pace, WallTimer};
 use crate::sinks::OpenSink;
 use crate::ticks::Sources;
 
@@ -53,6 +54,8 @@ pub struct Engine {
     pub(crate) clocks: BTreeMap<String, InputId>,
     /// The names that statements still to come read, by object name.
     pub(crate) read_later: BTreeSet<String>,
+    /// Those that are to be analysed: of a dynamic table what is behind it is read too.
+    pub(crate) analyzed_later: BTreeSet<String>,
     random: u64,
 }
 
@@ -77,7 +80,9 @@ impl Engine {
             catalog: Catalog::new(),
             host: Host::start(options.workers.max(1))?,
             clock: Clock::new(clock),
-            sources: Sources::default(),
+            sources: Sources::new(
+                options.replay_speed.map(|speed| Pace::new(speed, Box::new(WallTimer::new(Arc::clone(&stop))))),
+            ),
             sinks: BTreeMap::new(),
             join_strategy: JoinStrategy::Auto,
             timezone,
@@ -89,6 +94,7 @@ impl Engine {
             dataflows: 0,
             clocks: BTreeMap::new(),
             read_later: BTreeSet::new(),
+            analyzed_later: BTreeSet::new(),
             random: if let Evaluation::Chopped(seed) = options.evaluation { seed } else { 0 },
             options,
         })
@@ -134,9 +140,11 @@ impl Engine {
                 return Ok(());
             }
             self.read_later = statements[index..].iter().flat_map(|s| reads_of(&s.node)).collect();
+            self.analyzed_later = statements[index..].iter().flat_map(|s| analyzed_by(&s.node)).collect();
             self.execute(statement).map_err(|e| e.in_statement(file, (statement.line, statement.column)))?;
         }
         self.read_later.clear();
+        self.analyzed_later.clear();
         Ok(())
     }
     fn parse(&self, text: &str) -> Result<Vec<Spanned<Statement>>> {
@@ -291,6 +299,14 @@ fn reads_of(statement: &Statement) -> BTreeSet<String> {
 fn rows(count: usize) -> String {
     format!("{count} {}", if count == 1 { "row" } else { "rows" })
 }
+/// The names that a statement analyses.
+fn analyzed_by(statement: &Statement) -> BTreeSet<String> {
+    match statement {
+        Statement::Explain { analyze: true, .. } => reads_of(statement),
+        _ => BTreeSet::new(),
+    }
+}
+
 pub(crate) fn not_supported(statement: &Statement) -> EngineError {
     let what = match statement {
         Statement::Merge(_) => "MERGE INTO",

@@ -62,6 +62,10 @@ impl OpenSink {
         }
         Ok(())
     }
+    /// Gives what was written to whoever reads the file.
+    pub(crate) fn flush(&mut self) -> Result<(), EngineError> {
+        Ok(self.writer.flush()?)
+    }
     /// Flushes what was written; nothing comes after it.
     pub(crate) fn finish(&mut self) -> Result<(), EngineError> {
         Ok(self.writer.finish()?)

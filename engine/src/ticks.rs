@@ -1,13 +1,14 @@
 //! Sources and ticks: records are read, decoded and handed to the workers, at most two ticks ahead of what is complete.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use deltaworks_connectors::decode::{DeadLetter, Decoded, Decoder, TableFormat, TopicFilter};
 use deltaworks_connectors::error::Error;
 use deltaworks_connectors::file::FileSource;
 use deltaworks_connectors::format::Format;
 use deltaworks_connectors::ordered::{OrderedFiles, TimestampColumn};
-use deltaworks_connectors::record::Records;
+use deltaworks_connectors::record::{NO_TIMESTAMP, Records};
 use deltaworks_connectors::recorded::{RecordedTick, Replay, TickLog};
 use deltaworks_connectors::source::{ReadState, RecordSource};
 use deltaworks_dataflow::host::{Host, InputBatch, InputId};
@@ -17,6 +18,7 @@ use crate::catalog::{Entry, Table};
 use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::options::Options;
+use crate::pace::Pace;
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -56,6 +58,22 @@ impl Feed {
             Feed::Ordered(files) => files.source(reader.lane),
         }
     }
+    /// How long it is until the next tick of a paced replay is due, and the timestamp before which its records lie.
+    fn due(&self, pace: &mut Pace) -> (Duration, i64) {
+        let (next, frame) = match self {
+            Feed::Files(_) | Feed::Ordered(_) => (None, 0),
+            Feed::Recording { log: Some(log), .. } => (log.as_slice().first().map(|tick| tick.clock_us / 1000), 0),
+            Feed::Recording { replay, log: None } => (replay.next_timestamp(), pace.frame()),
+        };
+        let Some(next) = next else { return (Duration::ZERO, i64::MAX) };
+        if next == NO_TIMESTAMP {
+            // Broken lines before the first record.
+            return (Duration::ZERO, NO_TIMESTAMP + 1);
+        }
+        let first = pace.until(next);
+        let end = next.saturating_add(frame);
+        (first.max(pace.until(end)), if frame == 0 { i64::MAX } else { end })
+    }
 }
 
 /// Sources under way, and who reads them.
@@ -79,6 +97,8 @@ pub(crate) struct Progress {
 pub(crate) struct Sources {
     started: Vec<String>,
     open: Vec<Source>,
+    /// How fast a replay goes; None: as fast as it can.
+    pace: Option<Pace>,
     pub(crate) progress: Progress,
 }
 
@@ -113,6 +133,14 @@ fn open_files(name: &str, table: &Table) -> Result<(FileSource, Option<Timestamp
 }
 
 impl Sources {
+    /// Sources whose replay goes at a pace.
+    pub(crate) fn new(pace: Option<Pace>) -> Self {
+        Sources { pace, ..Sources::default() }
+    }
+    /// Whether ticks come at the pace of a recording.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.pace.is_some()
+    }
     /// Whether the table's source was started.
     pub(crate) fn is_started(&self, name: &str) -> bool {
         self.started.iter().any(|other| other == name)
@@ -212,6 +240,7 @@ impl Sources {
     ) -> Result<Vec<(InputId, InputBatch)>> {
         let mut batches = Vec::new();
         let (records_max, bytes_max) = (options.tick_records, TICK_BYTES * workers);
+        let mut running = self.open.iter().filter(|source| !source.ended).count();
         for source in self.open.iter_mut().filter(|source| !source.ended) {
             if let Feed::Ordered(files) = &mut source.feed {
                 let state = read_ordered(files, &mut source.readers, records_max, clock, &mut self.progress, &mut batches)?;
@@ -219,6 +248,16 @@ impl Sources {
                 continue;
             }
             let mut records = Records::new();
+            let mut end = i64::MAX;
+            if let Some(pace) = &mut self.pace {
+                let (due, frame_end) = source.feed.due(pace);
+                // Others go on meanwhile.
+                if !due.is_zero() && (running > 1 || !pace.wait(due)) {
+                    running -= 1;
+                    continue;
+                }
+                end = frame_end;
+            }
             let state = match &mut source.feed {
                 Feed::Recording { replay, log: Some(log) } => match log.next() {
                     Some(tick) => {
@@ -228,7 +267,7 @@ impl Sources {
                     }
                     None => ReadState::End,
                 },
-                Feed::Recording { replay, log: None } => replay.read(records_max, bytes_max, &mut records)?,
+                Feed::Recording { replay, log: None } => replay.read_before(end, records_max, bytes_max, &mut records)?,
                 Feed::Files(files) => files.read(records_max, bytes_max, &mut records)?,
                 Feed::Ordered(_) => ReadState::End,
             };

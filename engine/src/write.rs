@@ -252,7 +252,7 @@ impl Engine {
             if chance.is_multiple_of(3) {
                 ticks.push(Vec::new());
             }
-            let undo = if (chance >> 8).is_multiple_of(2) { undo(table, &command) } else { None };
+            let undo = if table.retained && (chance >> 8).is_multiple_of(2) { undo(table, &command) } else { None };
             let redo = command.clone();
             if let Some(tick) = ticks.last_mut() {
                 tick.push(command);

@@ -9,6 +9,7 @@
 //! | `merge` | how commands on a key fold into a table's row; `keyed_store.rs` holds the rows |
 //! | `commands.rs` | what a query's changes ask of a keyed table |
 //! | `temporal_filter.rs`, `stamp.rs` | rows that come and go with the clock; when a row was written |
+//! | `retention.rs` | rows that leave a table when they have reached an age |
 //! | `gather.rs` | all updates, tick by tick, on one worker: for sinks |
 
 pub mod aggregate;
@@ -22,6 +23,8 @@ mod key_order;
 pub mod keyed_store;
 pub mod merge;
 mod pending;
+pub mod retention;
+mod schedule;
 pub mod stamp;
 pub mod temporal_filter;
 #[cfg(test)]

@@ -141,7 +141,8 @@ fn needs_rows(what: &str, plan: &Plan, tables: &dyn TableInfo) -> Option<SqlErro
             (!facts.retained).then(|| {
                 SqlError::new(
                     format!("the {what} needs the rows of table \"{table}\", which keeps none"),
-                    "leave out 'table.retain'='none', or look the other table up: JOIN t FOR SYSTEM_TIME AS OF PROCTIME()",
+                    "leave out 'table.retain' = 'none', insert it into a keyed table and read that, or look the other side up: \
+                     JOIN t FOR SYSTEM_TIME AS OF PROCTIME()",
                 )
             })
         }

@@ -165,6 +165,9 @@ impl<'s> Renderer<'_, '_, 's> {
     fn accumulate_counted(&mut self, keyed: KeyedCollection<'s>, accumulators: Vec<Accumulator>) -> KeyedCollection<'s> {
         let overflows = Rc::new(Cell::new(0));
         let shown = Rc::clone(&overflows);
+        if let Some(analysis) = &mut self.analysis {
+            analysis.fails(&overflows);
+        }
         let view = self.view.clone();
         let line = move || vec![("SUM or AVG with too many digits".to_string(), shown.get(), Vec::new())];
         self.build.observe(&view, line);
@@ -236,6 +239,7 @@ impl<'s> Renderer<'_, '_, 's> {
         let types: Vec<DataType> = values.iter().map(ScalarExpr::data_type).collect();
         let keyed = self.keyed(input, keys, values);
         let arranged = arrange(keyed, "Arrange: Recompute");
+        self.made(&arranged);
         let mut group = GroupAggregate::new(self.session(), call, &types);
         recompute(arranged, "Recompute", move |_, rows, results| results.push(group.evaluate(rows)))
     }

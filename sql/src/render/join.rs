@@ -5,14 +5,15 @@ use std::rc::Rc;
 
 use deltaworks_dataflow::{Arranged, Collection, Column, DataType, Diff, Row, Schema, Time};
 use deltaworks_operators::join::{
-    HalfJoin, OuterKind, Pick, Range, Residual, When, Window, linear_join, linear_join_null_equal, lookback_join,
-    null_aware_anti_join, outer_join, semi_join,
+    HalfJoin, OuterKind, Pick, Range, Residual, When, Window, limit_pairs, linear_join, linear_join_null_equal,
+    lookback_join, null_aware_anti_join, outer_join, semi_join,
 };
 use differential_dataflow::VecCollection;
 
 use super::Renderer;
 use super::layout::Layout;
 use super::shape::{Compiled, Exiting, Shape, nulls};
+use crate::explain::join_detail;
 use crate::expr::{Evaluator, ScalarExpr};
 use crate::plan::{DeltaJoin, Join, JoinKind, Lookback, Plan};
 
@@ -83,6 +84,7 @@ impl<'s> Renderer<'_, '_, 's> {
                 let sides = self.sides(join, &shape.columns_read(arity));
                 let left = self.arrange(&join.left, sides.left.clone(), &[], "Left");
                 let right = self.arrange(&join.right, sides.right.clone(), &[], "Right");
+                let (left, right) = self.limited(join, left, right);
                 let compiled = shape.compile(arity, sides.fields(), &|column| sides.place(column), &self.errors);
                 let residual = join.residual.as_ref().map(|residual| self.residual(residual, join, &sides));
                 match join.kind {
@@ -92,6 +94,23 @@ impl<'s> Renderer<'_, '_, 's> {
                 }
             }
         }
+    }
+    /// Without keys every row meets every row: both sides, until both have more rows than the plan allows.
+    fn limited(&mut self, join: &Join, left: Arranged<'s>, right: Arranged<'s>) -> (Arranged<'s>, Arranged<'s>) {
+        let Some(limit) = join.cross_limit else { return (left, right) };
+        let message = format!(
+            "a join in \"{}\" has no equality ({}), and both its sides have more than {limit} rows",
+            self.view.strip_prefix("public.").unwrap_or(&self.view),
+            join_detail(join)
+        );
+        let help = "equate a column of one side with one of the other, or make one side smaller by a filter before the join";
+        if let Some(analysis) = &mut self.analysis {
+            // An analysis that cannot be made ends itself alone.
+            let reached = analysis.limited(message, help);
+            return limit_pairs(left, right, limit, move || reached.set(true));
+        }
+        let alarm = self.build.alarm();
+        limit_pairs(left, right, limit, move || alarm.limit(message.clone(), help.into()))
     }
     fn residual(&self, residual: &ScalarExpr, join: &Join, sides: &Sides) -> Evaluator {
         let columns: Vec<&Column> = join.left.schema.columns.iter().chain(&join.right.schema.columns).collect();
@@ -107,6 +126,7 @@ impl<'s> Renderer<'_, '_, 's> {
         let sides = self.sides(join, &(0..left_arity).collect());
         let left = self.arrange(&join.left, sides.left.clone(), &[], "Left");
         let right = self.arrange(&join.right, sides.right.clone(), &[], "Right");
+        let (left, right) = self.limited(join, left, right);
         let mut compiled =
             Shape::rows().compile(left_arity, sides.left.fields(), &|column| sides.place(column), &self.errors);
         let row = move |key: &[u8], value: &[u8]| compiled.apply::<Row>(&[key, value], 1).unwrap_or_default();

@@ -6,6 +6,7 @@
 //! need the same rows cut in the same way use one, and arrangements of tables are kept under a name for later dataflows.
 
 mod aggregate;
+mod analyze;
 mod insert;
 mod join;
 mod layout;
@@ -26,6 +27,7 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::operators::ToStream;
 use timely::dataflow::operators::vec::Map;
 
+use self::analyze::Analysis;
 use self::layout::Layout;
 use self::shape::{Exiting, Shape};
 use crate::arrangement::unnamed;
@@ -33,9 +35,10 @@ use crate::expr::{EvalErrors, ScalarExpr};
 use crate::plan::{ClockVariable, Node, Plan, SortKey};
 use crate::session::Session;
 
+pub use analyze::{Measured, add_report};
 pub use insert::{InsertTarget, check_lookups, has_lookup};
 pub use recompute::check_windows;
-pub use table::TableSpec;
+pub use table::{EXPIRED, TableSpec};
 
 /// How a kept arrangement of a table holds its rows: the key columns, then the others in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +75,8 @@ pub struct Renderer<'r, 'b, 's> {
     clock: Option<StreamVec<'s, Time, i64>>,
     /// The resolution of `@@now`, in microseconds.
     clock_resolution: i64,
+    /// What EXPLAIN ANALYZE measures; None for every other dataflow.
+    analysis: Option<Analysis<'s>>,
 }
 
 impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
@@ -89,6 +94,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
             clock_input,
             clock: None,
             clock_resolution,
+            analysis: None,
         }
     }
     /// Names the view whose expressions are rendered from here on; its failures are counted apart.
@@ -153,6 +159,12 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
 
     /// The rows of a plan, each given `shape` on its way out.
     fn render<D: Exiting>(&mut self, plan: &Plan, shape: Shape) -> VecCollection<'s, Time, D, Diff> {
+        match self.analysis.as_ref().and_then(|analysis| analysis.number(plan)) {
+            Some(number) => self.render_measured(number, plan, shape),
+            None => self.render_node(plan, shape),
+        }
+    }
+    fn render_node<D: Exiting>(&mut self, plan: &Plan, shape: Shape) -> VecCollection<'s, Time, D, Diff> {
         let arity = plan.schema.len();
         match &plan.node {
             Node::Project { input, expressions } => self.render(input, shape.after_project(&input.schema, expressions)),
@@ -359,8 +371,15 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
         };
         let keyed = self.render::<(Row, Row)>(plan, shape);
         let arranged = arrange(keyed, &format!("Arrange: {name}"));
+        self.made(&arranged);
         self.arranged.push((rows, layout, order.to_vec(), arranged.clone()));
         arranged
+    }
+    /// Notes an index for EXPLAIN ANALYZE.
+    fn made(&mut self, arranged: &Arranged<'s>) {
+        if let Some(analysis) = &mut self.analysis {
+            analysis.made(arranged);
+        }
     }
     fn session(&mut self) -> Rc<Session> {
         let timezone = self.timezone;

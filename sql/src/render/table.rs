@@ -5,13 +5,17 @@ use std::rc::Rc;
 use deltaworks_dataflow::arrange::collection;
 use deltaworks_dataflow::row::{is_null_field, nth_field};
 use deltaworks_dataflow::{Collection, Command, CommandKind, Datum, Diff, Row, Schema, Time};
-use deltaworks_operators::merge::{MergeCounters, MergeSpec, Rejected, keyless, merge};
+use deltaworks_operators::merge::{MergeCounters, MergeSpec, Rejected, keyless, merge, merge_aging};
+use deltaworks_operators::retention::{Retention, keyless_aging};
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 
 use super::Renderer;
 use crate::expr::{Evaluator, ScalarExpr};
+
+/// How rows that never entered a table are reported.
+pub const EXPIRED: &str = "rows older than the retention when they arrived";
 
 /// A table as the renderer needs it. Plain data.
 #[derive(Clone, Debug)]
@@ -24,6 +28,8 @@ pub struct TableSpec {
     pub merge: Option<MergeSpec>,
     /// Where every column is computed over the columns that a source delivers; None where a source delivers all.
     pub computed: Option<Vec<ScalarExpr>>,
+    /// How long rows of a table without a key are kept; of one with a key `merge` says so. None: until they are deleted.
+    pub retention: Option<Retention>,
     /// The input on which statements and sources send commands.
     pub input: u32,
     /// The input on which updates of the dead-letter table come.
@@ -65,14 +71,21 @@ impl<'s> Renderer<'_, '_, 's> {
         let inserted = inserts.into_iter().fold(fed, |all, insert| all.concat(insert));
         let (inserted, broken) = not_null(inserted, &spec.schema);
         let all = commands.concat(inserted);
-        let (rows, rejected) = match &spec.merge {
-            Some(merge_spec) => {
-                let counters = Rc::new(MergeCounters::default());
-                let shown = Rc::clone(&counters);
-                self.build.observe(&format!("{} table", spec.name), move || counter_lines(&shown));
-                merge(all, merge_spec.clone(), counters, &format!("Merge: {}", spec.name))
+        let counters = Rc::new(MergeCounters::default());
+        let shown = Rc::clone(&counters);
+        self.build.observe(&format!("{} table", spec.name), move || counter_lines(&shown));
+        let name = format!("Merge: {}", spec.name);
+        let (rows, rejected) = match (&spec.merge, &spec.retention) {
+            (Some(merge_spec), _) if merge_spec.retention.is_some() => {
+                let clock = self.clock();
+                merge_aging(all, clock, merge_spec.clone(), counters, &name)
             }
-            None => keyless(all),
+            (Some(merge_spec), _) => merge(all, merge_spec.clone(), counters, &name),
+            (None, Some(retention)) => {
+                let clock = self.clock();
+                keyless_aging(all, clock, retention.clone(), counters, &name)
+            }
+            (None, None) => keyless(all),
         };
         self.define(&spec.name, rows);
         let letters = self.dead_letters(spec, rejected.concat(broken));
@@ -144,5 +157,6 @@ fn counter_lines(counters: &MergeCounters) -> Vec<(String, Diff, Vec<String>)> {
         line("deletes ignored", counters.ignored_deletes.get()),
         line("rows ignored", counters.ignored_rows.get()),
         line("keys seen from two partitions", counters.mixed_partitions.get()),
+        line(EXPIRED, counters.expired.get()),
     ]
 }
