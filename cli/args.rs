@@ -29,6 +29,16 @@ pub(crate) enum Command {
         #[command(flatten)]
         options: RunArguments,
     },
+    /// Runs a job and prints what it took: seconds, CPU seconds, memory, and the time of single changes.
+    Bench {
+        /// The job.
+        job: PathBuf,
+        /// How many of the last records are given one by one, each waited for.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        single: usize,
+        #[command(flatten)]
+        options: RunArguments,
+    },
     /// Interactive SQL.
     Shell {
         #[command(flatten)]
@@ -52,7 +62,10 @@ impl Command {
     /// How the command runs a job, if it does.
     pub(crate) fn options(&self) -> Option<&RunArguments> {
         match self {
-            Command::Run { options, .. } | Command::Explain { options, .. } | Command::Shell { options } => Some(options),
+            Command::Run { options, .. }
+            | Command::Explain { options, .. }
+            | Command::Bench { options, .. }
+            | Command::Shell { options } => Some(options),
             Command::Record { .. } => None,
         }
     }

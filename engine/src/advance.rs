@@ -205,6 +205,9 @@ impl Engine {
     }
     /// Reads the started sources to their end.
     fn drain(&mut self) -> Result<()> {
+        if self.single > 0 {
+            return self.drain_measuring();
+        }
         while !self.sources.ended() && !self.stopped() {
             let batches = self.sources.read(&self.options, &mut self.clock, self.host.workers())?;
             let tick = self.send_tick(batches)?;
@@ -232,7 +235,7 @@ impl Engine {
         self.write_sinks()
     }
     /// Writes what complete ticks have changed.
-    fn write_sinks(&mut self) -> Result<()> {
+    pub(crate) fn write_sinks(&mut self) -> Result<()> {
         let complete = self.host.complete();
         self.sinks.values_mut().try_for_each(|sink| sink.write(complete))
     }

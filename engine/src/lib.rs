@@ -13,6 +13,7 @@
 //! | `ticks.rs` | sources start, their records become ticks; back-pressure |
 //! | `sinks.rs` | sinks that are open: changes of complete ticks are written |
 //! | `pace.rs` | how fast a replay goes |
+//! | `bench.rs` | how long single changes take |
 //! | `clock.rs` | what NOW() sees |
 //! | `query.rs` | SELECT at the newest complete tick, EXPLAIN |
 //! | `analyze.rs` | EXPLAIN ANALYZE |
@@ -24,6 +25,7 @@
 
 mod advance;
 mod analyze;
+mod bench;
 mod catalog;
 mod clock;
 mod continuous;
@@ -42,6 +44,7 @@ mod snapshot;
 mod ticks;
 mod write;
 
+pub use bench::Figures;
 pub use clock::parse_instant;
 pub use deltaworks_connectors::format::text::{OutputFormat, ResultSet, write_plain};
 pub use deltaworks_dataflow::{DataType, Datum};

@@ -12,6 +12,7 @@ use deltaworks_sql::lower::JoinStrategy;
 use deltaworks_sql::parser::{Name, Spanned, Statement, parse_script, substitute, table_names};
 use deltaworks_sql::session::Session;
 
+use crate::bench::Figures;
 use crate::catalog::{self, Catalog, Kind};
 use crate::clock::Clock;
 use crate::error::EngineError;
@@ -52,6 +53,9 @@ pub struct Engine {
     pub(crate) dataflows: u32,
     /// The clock inputs of the installed dataflows, by their names.
     pub(crate) clocks: BTreeMap<String, InputId>,
+    /// Records at the end that are measured one by one.
+    pub(crate) single: usize,
+    pub(crate) figures: Figures,
     /// The names that statements still to come read, by object name.
     pub(crate) read_later: BTreeSet<String>,
     /// Those that are to be analysed: of a dynamic table what is behind it is read too.
@@ -93,6 +97,8 @@ impl Engine {
             statements: 0,
             dataflows: 0,
             clocks: BTreeMap::new(),
+            single: 0,
+            figures: Figures::default(),
             read_later: BTreeSet::new(),
             analyzed_later: BTreeSet::new(),
             random: if let Evaluation::Chopped(seed) = options.evaluation { seed } else { 0 },
