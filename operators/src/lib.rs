@@ -3,6 +3,7 @@
 //! | where | what |
 //! |---|---|
 //! | `join` | half, lookup, delta, linear, outer, semi and anti, lookback |
+//! | `bitmap` | sets of ids per group that retract, whole or in chunks |
 //! | `aggregate` | accumulated, distinct, recomputed aggregates, and how their parts come together |
 //! | `top_k.rs` | the first rows of each group |
 //! | `distinct.rs`, `consolidate.rs` | each row once; the updates of a time summed |
@@ -13,6 +14,7 @@
 //! | `gather.rs` | all updates, tick by tick, on one worker: for sinks |
 
 pub mod aggregate;
+pub mod bitmap;
 mod changed;
 pub mod commands;
 pub mod consolidate;
@@ -23,6 +25,7 @@ mod key_order;
 pub mod keyed_store;
 pub mod merge;
 mod pending;
+mod per_tick;
 pub mod retention;
 mod schedule;
 pub mod stamp;
