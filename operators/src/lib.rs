@@ -6,6 +6,7 @@
 //! | `bitmap` | sets of ids per group that retract, whole or in chunks |
 //! | `aggregate` | accumulated, distinct, recomputed aggregates, and how their parts come together |
 //! | `top_k.rs` | the first rows of each group |
+//! | `components` | connected components of links, under additions and removals: one id for all ids of one |
 //! | `distinct.rs`, `consolidate.rs` | each row once; the updates of a time summed |
 //! | `merge` | how commands on a key fold into a table's row; `keyed_store.rs` holds the rows |
 //! | `commands.rs` | what a query's changes ask of a keyed table |
@@ -17,6 +18,7 @@ pub mod aggregate;
 pub mod bitmap;
 mod changed;
 pub mod commands;
+pub mod components;
 pub mod consolidate;
 pub mod distinct;
 pub mod gather;
