@@ -10,6 +10,7 @@
 //! | `distinct.rs`, `consolidate.rs` | each row once; the updates of a time summed |
 //! | `merge` | how commands on a key fold into a table's row; `keyed_store.rs` holds the rows |
 //! | `commands.rs` | what a query's changes ask of a keyed table |
+//! | `dictionary.rs` | every distinct string as a number, for ever |
 //! | `temporal_filter.rs`, `stamp.rs` | rows that come and go with the clock; when a row was written |
 //! | `retention.rs` | rows that leave a table when they have reached an age |
 //! | `gather.rs` | all updates, tick by tick, on one worker: for sinks |
@@ -20,6 +21,7 @@ mod changed;
 pub mod commands;
 pub mod components;
 pub mod consolidate;
+pub mod dictionary;
 pub mod distinct;
 pub mod gather;
 pub mod join;
