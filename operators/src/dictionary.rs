@@ -157,4 +157,15 @@ mod tests {
             check([1, 2, 4][seed as usize % 3], seed, &script);
         }
     }
+
+    #[test]
+    fn what_was_only_retracted_is_not_there() {
+        let change = |time, diff| Change { input: 0, row: (string("x"), ints(&[])), time, diff };
+        let script = Script { inputs: 2, ticks: 3, changes: vec![change(0, -1), change(2, 2)] };
+        let updates = run(1, 1, &script, |mut inputs| {
+            let known = inputs.remove(1);
+            dictionary(flat(inputs.remove(0)), known, "Dictionary")
+        });
+        assert_eq!(updates, [((string("x"), ints(&[Some(1)])), 2, 1)]);
+    }
 }

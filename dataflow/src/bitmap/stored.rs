@@ -252,6 +252,20 @@ mod tests {
         from_chunks(chunks.iter().map(|(high, container)| (*high, container)))
     }
 
+    #[test]
+    fn damage_is_seen() {
+        let array = canonical_bytes(&RoaringTreemap::from_iter([1, 65_541]));
+        assert!(containers(&array).is_some());
+        assert!(containers(&[&array[..], &[0]].concat()).is_none(), "bytes behind the end");
+        let mut keys = array.clone();
+        // Behind the number of bitmaps, the high half, the cookie and the number of containers: a key and a cardinality each.
+        keys[24] = 0;
+        assert!(containers(&keys).is_none(), "two containers with one key");
+        let mut bits = canonical_bytes(&(0..65_536).step_by(2).collect());
+        *bits.last_mut().expect("there are bytes") ^= 1;
+        assert!(containers(&bits).is_none(), "another cardinality than the header says");
+    }
+
     proptest! {
         #[test]
         fn chunks_are_those_of_the_set(set in sets()) {

@@ -31,7 +31,7 @@ struct Identity {
     /// The oldest member, unless `stale`.
     oldest: Option<u32>,
     stale: bool,
-    /// The one id that was emitted for all members that are not dirty.
+    /// The one id that was emitted for all members that are not dirty; None while the component is new.
     shown: Option<u32>,
     touched: bool,
 }
@@ -171,11 +171,9 @@ impl Graph {
         if let Some((old, new)) = self.forest.remove_edge(edge) {
             self.touch(old);
             self.touch(new);
-            let shown = self.forest.note(old).shown;
             let lost_oldest = self.forest.note(old).oldest.is_none_or(|oldest| self.forest.tree_of(oldest) != Some(old));
             self.forest.note_mut(old).stale |= lost_oldest;
-            let identity = self.forest.note_mut(new);
-            (identity.stale, identity.shown) = (true, shown);
+            self.forest.note_mut(new).stale = true;
         }
         for end in ends {
             self.grow_younger(end, edge, &first);

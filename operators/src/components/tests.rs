@@ -134,6 +134,55 @@ fn chains_and_rings() {
     }
 }
 
+/// Links that turn out to have been seen earlier or later, while others come and go in the same tick.
+#[test]
+fn links_that_are_seen_at_another_time() {
+    let pair = |random: &mut Random| (random.below(9) as i64, random.below(9) as i64);
+    for seed in 0..40 {
+        let mut random = Random::new(seed);
+        let (mut present, mut changes) = (BTreeMap::<(i64, i64), i64>::new(), Vec::new());
+        for time in 0..30 {
+            for _ in 0..1 + random.below(4) {
+                let ends = pair(&mut random);
+                let (old, new) = (present.get(&ends).copied(), random.below(6) as i64);
+                let new = (!random.once_in(3)).then_some(new);
+                for (seen, diff) in [(old, -1), (new, 1)] {
+                    let row = (ints(&[Some(ends.0), Some(ends.1)]), ints(&[seen]));
+                    changes.extend(seen.map(|_| crate::testing::Change { input: 0, row, time, diff }));
+                }
+                present.remove(&ends);
+                present.extend(new.map(|seen| (ends, seen)));
+            }
+        }
+        let script = Script { inputs: 1, ticks: 30, changes };
+        check(
+            workers(seed),
+            seed,
+            &script,
+            |mut inputs| components(links(inputs.remove(0)), "Components").one_ids,
+            |held| naive(&held[0]).into_iter().map(|row| (row, 1)).collect(),
+        );
+    }
+}
+
+/// A small component whose oldest member turns out to be younger joins a larger one in the same tick.
+#[test]
+fn the_oldest_of_an_absorbed_component_is_searched_for() {
+    let link = |a: i64, b: i64, seen: i64, diff| ((ints(&[Some(a)]), ints(&[Some(b)]), ints(&[Some(seen)])), diff);
+    let mut graph = Graph::default();
+    let mut one_ids: Multiset<Pair> = Multiset::new();
+    let mut tick = |links: &[(Link, Diff)]| {
+        graph.change_links(links);
+        graph.emit(|id, one, diff| add(&mut one_ids, (id.clone(), one.clone()), diff));
+        one_ids.keys().map(|(_, one)| one.clone()).collect::<BTreeSet<Row>>()
+    };
+    let id = |number: i64| ints(&[Some(number)]);
+    let small = [link(1, 2, 0, 1), link(2, 3, 1, 1)];
+    let large = [link(10, 11, 5, 1), link(11, 12, 5, 1), link(12, 13, 5, 1)];
+    assert_eq!(tick(&[&small[..], &large].concat()), BTreeSet::from([id(1), id(10)]));
+    assert_eq!(tick(&[link(1, 2, 0, -1), link(1, 2, 9, 1), link(3, 10, 7, 1)]), BTreeSet::from([id(2)]));
+}
+
 #[test]
 fn nothing_is_kept_of_what_left() {
     let mut graph = Graph::default();
