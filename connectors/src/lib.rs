@@ -9,7 +9,6 @@
 //! | `ordered.rs` | [`OrderedFiles`]: file sources merged by a timestamp column |
 //! | `decode.rs` | [`TableFormat`] and [`Decoder`]: from records to commands on a table, and [`DeadLetter`]s |
 //! | `format/` | one file per format: JSON, Debezium, CSV, raw, packed; the text that rows become |
-//! | `bitmap.rs` | the canonical bytes of a BITMAP |
 //! | `sink.rs` | [`ChangeSink`]: changelogs to files and to the standard output |
 //! | `options.rs` | [`Options`]: what stands behind WITH, checked and masked |
 //! | `error.rs` | [`Error`]: what is broken outside the data |
@@ -17,7 +16,6 @@
 //! A record goes from bytes straight into a packed row: what is wrong with it is known field by field, and a bad record
 //! never takes its neighbours with it. What cannot be decoded becomes a [`DeadLetter`], never an [`Error`].
 
-pub mod bitmap;
 pub mod decode;
 pub mod error;
 pub mod file;

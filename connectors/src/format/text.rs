@@ -11,8 +11,8 @@ use deltaworks_dataflow::temporal::write_temporal;
 use deltaworks_dataflow::{DataType, Datum, Row, Schema};
 use std::io::Write;
 
-use crate::bitmap;
 use crate::error::{Error, Result};
+use deltaworks_dataflow::bitmap;
 
 /// How result sets print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
