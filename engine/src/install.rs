@@ -96,6 +96,7 @@ impl Installation {
         for (name, trace, kept) in &self.keeps {
             renderer.keep(name, trace, kept);
         }
+        renderer.finish();
     }
 }
 

@@ -327,9 +327,10 @@ impl Session {
         let tally = Arc::new(counted::Tally::default());
         let counting = Arc::clone(&tally);
         let batches = on_large_stack(move || {
+            let plan = state.optimize(&counted::constants_counted(plan, &counting)?)?;
             let plan = counted::counted(plan, &counting)?;
             block_on(async {
-                let physical = state.create_physical_plan(&plan).await?;
+                let physical = state.query_planner().create_physical_plan(&plan, &state).await?;
                 datafusion::physical_plan::collect(physical, state.task_ctx()).await
             })?
         })?;

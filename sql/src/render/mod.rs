@@ -67,6 +67,8 @@ pub struct Renderer<'r, 'b, 's> {
     /// The batch engine, for what only it computes; made when first needed.
     session: Option<Rc<Session>>,
     tables: BTreeMap<String, Collection<'s>>,
+    /// Those of them that something reads.
+    read: BTreeSet<String>,
     arranged: Vec<(Plan, Layout, Vec<SortKey>, Arranged<'s>)>,
     errors: Rc<EvalErrors>,
     /// The view under construction.
@@ -88,6 +90,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
             timezone,
             session: None,
             tables: BTreeMap::new(),
+            read: BTreeSet::new(),
             arranged: Vec::new(),
             errors: EvalErrors::new(),
             view: String::new(),
@@ -138,6 +141,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
     /// Keeps a table or view under `trace` for reads and later dataflows.
     pub fn keep(&mut self, name: &str, trace: &str, kept: &Kept) {
         let Some(rows) = self.tables.get(name).cloned() else { return };
+        self.read.insert(name.to_string());
         let (key, value) = (kept.key.clone(), kept.value());
         let start = self.build.start;
         let mut scratch = Vec::new();
@@ -151,6 +155,12 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
         });
         let arranged = arrange(collection(keyed), &format!("Arrange: {trace}"));
         self.build.export(trace, &arranged);
+    }
+    /// To be called at the end: a tick is complete only when what nobody reads has worked it in too, failures counted.
+    pub fn finish(self) {
+        for (_, rows) in self.tables.into_iter().filter(|(name, _)| !self.read.contains(name)) {
+            self.build.watch(rows.inner);
+        }
     }
     /// The rows of a plan.
     pub fn rows(&mut self, plan: &Plan) -> Collection<'s> {
@@ -170,6 +180,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
             Node::Project { input, expressions } => self.render(input, shape.after_project(&input.schema, expressions)),
             Node::Filter { input, predicate } => self.render(input, shape.after_filter(&input.schema, predicate)),
             Node::Get { table, columns } => {
+                self.read.insert(table.clone());
                 let rows = self.tables.get(table).cloned();
                 let rows = rows.expect("the engine defines every table that a plan reads");
                 self.map(rows, arity, columns, shape)

@@ -45,9 +45,18 @@ impl Tally {
     }
 }
 
-/// The plan with its failures counted in `tally`.
+/// The plan with the failures of its constants counted: for before it is optimized, which folds them.
+pub(super) fn constants_counted(plan: LogicalPlan, tally: &Arc<Tally>) -> Result<LogicalPlan> {
+    counted_where(plan, tally, &|expr| !expr.any_column_refs())
+}
+/// The optimized plan with its failures counted in `tally`. Not before, because the optimizer takes casts off columns that are
+/// compared with constants, which an expression that counts would hide from it.
 pub(super) fn counted(plan: LogicalPlan, tally: &Arc<Tally>) -> Result<LogicalPlan> {
-    let rewrite = |expr: Expr, schema: &DFSchema| Ok(expr.transform_down(|part| Ok(wrap(part, schema, tally)))?.data);
+    counted_where(plan, tally, &|_| true)
+}
+fn counted_where(plan: LogicalPlan, tally: &Arc<Tally>, wanted: &dyn Fn(&Expr) -> bool) -> Result<LogicalPlan> {
+    let wrap = |part: Expr, schema: &DFSchema| if wanted(&part) { wrap(part, schema, tally) } else { Transformed::no(part) };
+    let rewrite = |expr: Expr, schema: &DFSchema| Ok(expr.transform_down(|part| Ok(wrap(part, schema)))?.data);
     Ok(plan.transform_up_with_subqueries(|plan| rewrite_node(plan, &rewrite))?.data)
 }
 
