@@ -15,6 +15,8 @@ use deltaworks_sql::plan::{Node, Plan};
 use deltaworks_sql::render::Kept;
 use sqlparser::ast;
 
+use crate::external::{Connection, ExternalFunction};
+use crate::pipe::Pipe;
 use crate::snapshot::SnapshotTable;
 
 /// The schema of names without one.
@@ -126,9 +128,18 @@ impl Entry {
     }
 }
 
+/// Which statement made a continuous insert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum InsertKind {
+    Insert,
+    /// The pipe's qualified name.
+    Pipe(String),
+}
+
 /// A continuous INSERT.
 #[derive(Debug, Clone)]
 pub(crate) struct Insert {
+    pub(crate) kind: InsertKind,
     pub(crate) target: String,
     pub(crate) plan: Plan,
     pub(crate) stamp: Option<usize>,
@@ -143,6 +154,12 @@ pub(crate) struct Catalog {
     pub(crate) current: String,
     pub(crate) entries: BTreeMap<String, Entry>,
     pub(crate) inserts: Vec<Insert>,
+    /// Pipes by qualified name.
+    pub(crate) pipes: BTreeMap<String, Pipe>,
+    /// API connections by name.
+    pub(crate) connections: BTreeMap<String, Connection>,
+    /// External functions by qualified name.
+    pub(crate) external: BTreeMap<String, ExternalFunction>,
 }
 
 impl Catalog {

@@ -9,7 +9,7 @@ use deltaworks_sql::plan::{Node, Plan};
 use deltaworks_sql::render::check_lookups;
 use deltaworks_sql::session::Session;
 
-use crate::catalog::{self, Catalog, Table};
+use crate::catalog::{self, Catalog, InsertKind, Table};
 use crate::create;
 use crate::error::EngineError;
 use crate::query::{short, take_stamp};
@@ -35,6 +35,10 @@ impl Engine {
         Ok(())
     }
     pub(crate) fn insert_continuously(&mut self, insert: &Insert) -> Result<()> {
+        self.insert_into(insert, InsertKind::Insert)
+    }
+    /// A continuous INSERT, or what became one.
+    pub(crate) fn insert_into(&mut self, insert: &Insert, kind: InsertKind) -> Result<()> {
         self.check_names(std::slice::from_ref(&insert.table))?;
         let target = self.catalog.qualify(&insert.table);
         let Some(table) = self.catalog.get(&target).and_then(|entry| entry.table()).cloned() else {
@@ -72,12 +76,15 @@ impl Engine {
         }
         self.check_retractions(&insert.table, &table, &continuous.plan)?;
         let statement = self.next_statement();
-        self.say(&format!("continuous insert into {}", insert.table));
+        match &kind {
+            InsertKind::Insert => self.say(&format!("continuous insert into {}", insert.table)),
+            InsertKind::Pipe(pipe) => self.say(&format!("pipe {} into {}", short(pipe), insert.table)),
+        }
         let plan = continuous.plan;
         let mut reads = BTreeSet::new();
         Catalog::reads(&plan, &mut reads);
         let name = target.clone();
-        self.catalog.inserts.push(catalog::Insert { target, plan, stamp, statement, dataflow: None });
+        self.catalog.inserts.push(catalog::Insert { kind, target, plan, stamp, statement, dataflow: None });
         self.install_over_installed(&name, &reads)
     }
     /// Whether what the query takes back can be taken back from the table.

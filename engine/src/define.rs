@@ -174,7 +174,12 @@ impl Engine {
                 self.remove(&qualified, object.cascade)
             }
             ObjectKind::Schema => self.drop_schema(object),
-            _ => Err(EngineError::new("this DROP is not supported yet", "drop tables, views and schemas")),
+            ObjectKind::Pipe => self.drop_pipe(&object.name, object.if_exists),
+            ObjectKind::Function => {
+                self.drop_function(&object.name);
+                Ok(())
+            }
+            ObjectKind::Connection => self.drop_connection(&object.name, object.if_exists),
         }
     }
     fn drop_schema(&mut self, object: &DropObject) -> Result<()> {
@@ -202,7 +207,7 @@ impl Engine {
         Ok(())
     }
     /// Removes an entry and, with `cascade`, what reads it.
-    fn remove(&mut self, name: &str, cascade: bool) -> Result<()> {
+    pub(crate) fn remove(&mut self, name: &str, cascade: bool) -> Result<()> {
         let dependents = self.catalog.dependents(name);
         if let Some(dependent) = dependents.first() {
             if !cascade {

@@ -15,7 +15,10 @@
 //! | `clock.rs` | what NOW() sees |
 //! | `query.rs` | SELECT at the newest complete tick, EXPLAIN |
 //! | `write.rs` | one-shot INSERT, UPDATE, DELETE, TRUNCATE |
+//! | `merge.rs` | MERGE INTO |
 //! | `copy.rs` | PUT, COPY INTO |
+//! | `pipe.rs` | CREATE PIPE |
+//! | `external.rs` | API connections, external functions |
 //! | `show.rs` | SHOW, DESCRIBE |
 //! | `snapshot.rs` | tables as the batch engine sees them |
 //! | `error.rs` | [`EngineError`]: what went wrong, where, and what would be right |
@@ -28,8 +31,11 @@ mod copy;
 mod create;
 mod define;
 mod error;
+mod external;
 mod install;
+mod merge;
 mod options;
+mod pipe;
 mod query;
 mod script;
 mod show;

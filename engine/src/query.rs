@@ -46,6 +46,7 @@ impl Engine {
     }
     /// Runs an analysed plan that reads the named tables.
     pub(crate) fn run(&mut self, plan: LogicalPlan, names: &[Name]) -> Result<ResultSet> {
+        self.check_calls(&plan)?;
         let reads = self.reads(names);
         self.catch_up(&reads)?;
         let mut filled = BTreeSet::new();
@@ -87,7 +88,7 @@ impl Engine {
             let qualified = self.catalog.qualify(name);
             if self.catalog.get(&qualified).is_none() {
                 let known: Vec<&str> = self.catalog.entries.keys().map(String::as_str).collect();
-                let known = known.iter().filter(|n| !n.ends_with("$errors")).map(|n| short(n)).collect::<Vec<_>>();
+                let known = known.iter().filter(|n| !n.contains('$')).map(|n| short(n)).collect::<Vec<_>>();
                 let help = if known.is_empty() {
                     "create it first: there are no tables yet".to_string()
                 } else {
@@ -156,6 +157,7 @@ impl Engine {
         let names = table_names(&Statement::Query(body.clone()));
         self.check_names(&names)?;
         let logical = self.session.logical_plan(&query)?;
+        self.check_calls(&logical)?;
         let optimized = self.session.optimize_for_stream(logical.clone())?;
         let settings = PlanSettings { join_strategy: self.join_strategy, hints: body.hints.clone() };
         let lowered = lower_query(&optimized, &self.catalog, &settings)?;

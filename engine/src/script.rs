@@ -173,6 +173,9 @@ impl Engine {
             | Statement::CreateTable(_)
             | Statement::CreateView(_)
             | Statement::CreateFunction(_)
+            | Statement::CreateConnection { .. }
+            | Statement::CreateExternalFunction(_)
+            | Statement::CreatePipe(_)
             | Statement::Set { .. } => self.execute(statement),
             _ => Ok(()),
         }
@@ -206,6 +209,13 @@ impl Engine {
                 self.report(count, "deleted");
                 Ok(())
             }
+            Statement::Merge(merge) => {
+                let done = self.merge_once(merge)?;
+                let total = done.inserted + done.updated + done.deleted;
+                let what = format!("merged: {} inserted, {} updated, {} deleted", done.inserted, done.updated, done.deleted);
+                self.report(total, &what);
+                Ok(())
+            }
             Statement::Truncate(name) => {
                 let count = self.truncate(name)?;
                 self.report(count, &format!("deleted from {name}"));
@@ -235,6 +245,11 @@ impl Engine {
                 self.report(loaded, &format!("copied into {}", copy.table));
                 Ok(())
             }
+            Statement::CreatePipe(create) => self.create_pipe(create, statement),
+            Statement::CreateConnection { name, if_not_exists, options } => {
+                self.create_connection(name, *if_not_exists, options)
+            }
+            Statement::CreateExternalFunction(create) => self.create_external_function(create),
             other => Err(not_supported(other)),
         }
     }
@@ -291,11 +306,7 @@ fn reads_of(statement: &Statement) -> BTreeSet<String> {
 
 pub(crate) fn not_supported(statement: &Statement) -> EngineError {
     let what = match statement {
-        Statement::Merge(_) => "MERGE INTO",
         Statement::Repair { .. } => "REPAIR TABLE",
-        Statement::CreatePipe(_) => "CREATE PIPE",
-        Statement::CreateExternalFunction(_) => "CREATE EXTERNAL FUNCTION",
-        Statement::CreateConnection { .. } => "CREATE API CONNECTION",
         _ => "this statement",
     };
     EngineError::new(format!("{what} is not supported yet"), "see the list of statements in the README")

@@ -6,7 +6,7 @@ use deltaworks_connectors::format::text::ResultSet;
 use deltaworks_dataflow::{Column, DataType, Datum, Diff, Row, Schema};
 use deltaworks_sql::parser::{Name, Show};
 
-use crate::catalog::Kind;
+use crate::catalog::{InsertKind, Kind};
 use crate::error::EngineError;
 use crate::query::short;
 use crate::script::Engine;
@@ -43,7 +43,8 @@ impl Engine {
         let wanted = of.map_or(self.catalog.current.clone(), |name| name.object().to_string());
         let visible = self.catalog.entries.iter().filter_map(|(name, entry)| {
             let (owner, object) = name.split_once('.')?;
-            let shown = owner == wanted && !matches!(entry.kind, Kind::Errors(_));
+            // A name with a $ is made by another: dead letters, a pipe's source.
+            let shown = owner == wanted && !object.contains('$');
             shown.then(|| Row::pack([text(object), text(entry.noun())]))
         });
         let rows = visible.collect();
@@ -82,7 +83,11 @@ impl Engine {
             }
         }
         for insert in &self.catalog.inserts {
-            rows.push(Row::pack([text(short(&insert.target)), text("insert"), state(&insert.dataflow)]));
+            let kind = match &insert.kind {
+                InsertKind::Insert => "insert".to_string(),
+                InsertKind::Pipe(pipe) => format!("pipe {}", short(pipe)),
+            };
+            rows.push(Row::pack([text(short(&insert.target)), text(kind), state(&insert.dataflow)]));
         }
         ResultSet { schema: schema(&columns), rows }
     }

@@ -18,6 +18,7 @@ use sqlparser::ast;
 use crate::catalog::Table;
 use crate::create::columns_help;
 use crate::error::EngineError;
+use crate::merge::check_updatable;
 use crate::options::Evaluation;
 use crate::query::short;
 use crate::script::Engine;
@@ -109,7 +110,7 @@ impl Engine {
         }))
     }
     /// The same for the batch engine.
-    fn default_value(&mut self, table: &Table, place: usize) -> Result<ScalarValue> {
+    pub(crate) fn default_value(&mut self, table: &Table, place: usize) -> Result<ScalarValue> {
         let data_type = &table.schema.columns[place].data_type;
         let row = self.default_row(table, place)?;
         let datum = Datum::decode(&mut &row[..], data_type);
@@ -150,13 +151,8 @@ impl Engine {
             return Err(EngineError::new("UPDATE takes one table", "use a subquery in SET or WHERE, or MERGE INTO"));
         }
         let (qualified, table) = self.writable(&Name::from(name))?;
-        if !matches!(engine_of(&table), None | Some(MergeEngine::LastRow | MergeEngine::PartialUpdate)) {
-            return Err(EngineError::new(
-                format!("table \"{}\" cannot be updated: its merge engine decides what a row becomes", short(&qualified)),
-                "insert a row that the engine folds in, or use a table without a merge engine",
-            ));
-        }
-        let assigned = assignments(update, &table)?;
+        check_updatable(&qualified, &table)?;
+        let assigned = assignments(&update.assignments, &table)?;
         let new: Vec<String> = table
             .delivered
             .iter()
@@ -272,7 +268,7 @@ fn undo(table: &Table, command: &Command) -> Option<Command> {
 }
 
 /// The places that an INSERT fills, in the order of its columns.
-fn insert_places(table: &Table, listed: &[String], given: usize) -> Result<Vec<usize>> {
+pub(crate) fn insert_places(table: &Table, listed: &[String], given: usize) -> Result<Vec<usize>> {
     let places: Vec<usize> = if listed.is_empty() {
         let metadata: Vec<usize> = table.metadata.iter().map(|m| table.delivered[m.column]).collect();
         table.delivered.iter().copied().filter(|place| !metadata.contains(place)).collect()
@@ -293,9 +289,10 @@ fn insert_places(table: &Table, listed: &[String], given: usize) -> Result<Vec<u
     }
     Ok(places)
 }
-fn assignments(update: &ast::Update, table: &Table) -> Result<BTreeMap<usize, ast::Expr>> {
+/// The columns that UPDATE SET assigns, by their places.
+pub(crate) fn assignments(assignments: &[ast::Assignment], table: &Table) -> Result<BTreeMap<usize, ast::Expr>> {
     let mut assigned = BTreeMap::new();
-    for assignment in &update.assignments {
+    for assignment in assignments {
         let ast::AssignmentTarget::ColumnName(name) = &assignment.target else {
             return Err(EngineError::new("UPDATE assigns to columns", "write SET column = value, .."));
         };
@@ -311,7 +308,7 @@ fn assignments(update: &ast::Update, table: &Table) -> Result<BTreeMap<usize, as
     Ok(assigned)
 }
 /// The command that takes a row of the table away.
-fn loss(table: &Table, row: &[u8]) -> (CommandKind, Row) {
+pub(crate) fn loss(table: &Table, row: &[u8]) -> (CommandKind, Row) {
     let mut bytes = Vec::new();
     if table.key.is_empty() {
         // Computed columns are computed again on the way in.
@@ -328,7 +325,7 @@ fn engine_of(table: &Table) -> Option<&MergeEngine> {
     table.merge.as_ref().map(|merge| &merge.engine)
 }
 /// Whether an update changes the row's key.
-fn moves(table: &Table, old: &[u8], new: &[u8]) -> bool {
+pub(crate) fn moves(table: &Table, old: &[u8], new: &[u8]) -> bool {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     project(old, &table.key, &mut before);
     let places: Option<Vec<usize>> =
@@ -389,7 +386,8 @@ fn split_at_column(row: &[u8], column: usize) -> (Row, Row) {
     let (left, right) = row.split_at(row.len() - rest.len());
     (Row::from_bytes(left), Row::from_bytes(right))
 }
-fn check_not_null(schema: &Schema, row: &[u8]) -> Result<()> {
+/// An error where a row has NULL in a column that is NOT NULL.
+pub(crate) fn check_not_null(schema: &Schema, row: &[u8]) -> Result<()> {
     let mut rest = row;
     for column in &schema.columns {
         let field = split_field(&mut rest);
@@ -402,7 +400,8 @@ fn check_not_null(schema: &Schema, row: &[u8]) -> Result<()> {
     }
     Ok(())
 }
-fn parse_query(text: &str) -> Result<(Body, Vec<Name>)> {
+/// A query from text that the engine made.
+pub(crate) fn parse_query(text: &str) -> Result<(Body, Vec<Name>)> {
     let statements = parse_script(text)?;
     match statements.into_iter().next().map(|statement| statement.node) {
         Some(Statement::Query(mut body)) => {

@@ -1,8 +1,13 @@
 //! `CREATE EXTERNAL FUNCTION`: a function that is answered outside, so that an expression never calls it.
 
+use std::collections::BTreeSet;
+
 use datafusion::arrow::datatypes::DataType as ArrowType;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, exec_err};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 
 /// A function whose answers come from an API connection.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -25,6 +30,21 @@ impl External {
 /// Whether a function of the batch engine is an external one.
 pub fn is_external(function: &ScalarUDF) -> bool {
     function.inner().downcast_ref::<External>().is_some()
+}
+/// The names of the external functions that a plan calls, subqueries included.
+pub fn external_calls(plan: &LogicalPlan) -> BTreeSet<String> {
+    let mut called = BTreeSet::new();
+    let mut note = |expr: &Expr| {
+        if let Expr::ScalarFunction(call) = expr
+            && is_external(&call.func)
+        {
+            called.insert(call.func.name().to_string());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    };
+    // Nothing in the visit can fail.
+    let _ = plan.apply_with_subqueries(|node| node.apply_expressions(|expr| expr.apply(&mut note)));
+    called
 }
 
 impl ScalarUDFImpl for External {
