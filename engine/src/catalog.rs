@@ -12,7 +12,7 @@ use deltaworks_sql::expr::ScalarExpr;
 use deltaworks_sql::lower::{TableFacts, TableInfo};
 use deltaworks_sql::parser::Name;
 use deltaworks_sql::plan::{Node, Plan};
-use deltaworks_sql::render::Kept;
+use deltaworks_sql::render::{Kept, MergeSpecification};
 use sqlparser::ast;
 
 use crate::external::{Connection, ExternalFunction};
@@ -132,17 +132,20 @@ impl Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum InsertKind {
     Insert,
+    Merge,
     /// The pipe's qualified name.
     Pipe(String),
 }
 
-/// A continuous INSERT.
+/// A continuous INSERT, or a MERGE or pipe, which are kinds of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Insert {
     pub(crate) kind: InsertKind,
     pub(crate) target: String,
     pub(crate) plan: Plan,
     pub(crate) stamp: Option<usize>,
+    /// The clauses of a MERGE.
+    pub(crate) merge: Option<MergeSpecification>,
     pub(crate) statement: u32,
     pub(crate) dataflow: Option<String>,
 }

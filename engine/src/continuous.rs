@@ -13,7 +13,7 @@ use crate::catalog::{self, Catalog, InsertKind, Table};
 use crate::create;
 use crate::error::EngineError;
 use crate::query::{short, take_stamp};
-use crate::script::{Engine, not_supported};
+use crate::script::Engine;
 use crate::write::name_apart;
 
 type Result<T> = std::result::Result<T, EngineError>;
@@ -29,7 +29,11 @@ impl Engine {
             let at = |error: EngineError| error.in_column(statement.line, statement.column);
             match &statement.node {
                 Statement::Insert(insert) => self.insert_continuously(insert).map_err(at)?,
-                other => return Err(at(not_supported(other))),
+                Statement::Merge(merge) => self.merge_continuously(merge).map_err(at)?,
+                _ => {
+                    let message = "a statement set holds INSERT and MERGE only";
+                    return Err(at(EngineError::new(message, "put other statements before it")));
+                }
             }
         }
         Ok(())
@@ -78,13 +82,14 @@ impl Engine {
         let statement = self.next_statement();
         match &kind {
             InsertKind::Insert => self.say(&format!("continuous insert into {}", insert.table)),
+            InsertKind::Merge => self.say(&format!("continuous merge into {}", insert.table)),
             InsertKind::Pipe(pipe) => self.say(&format!("pipe {} into {}", short(pipe), insert.table)),
         }
         let plan = continuous.plan;
         let mut reads = BTreeSet::new();
         Catalog::reads(&plan, &mut reads);
         let name = target.clone();
-        self.catalog.inserts.push(catalog::Insert { kind, target, plan, stamp, statement, dataflow: None });
+        self.catalog.inserts.push(catalog::Insert { kind, target, plan, stamp, merge: None, statement, dataflow: None });
         self.install_over_installed(&name, &reads)
     }
     /// Whether what the query takes back can be taken back from the table.
@@ -118,7 +123,7 @@ impl Engine {
         }
     }
     /// A table that is fed by what is computed from it would never come to rest.
-    fn check_circle(&self, target: &str, plan: &Plan) -> Result<()> {
+    pub(crate) fn check_circle(&self, target: &str, plan: &Plan) -> Result<()> {
         let mut reads = BTreeSet::new();
         Catalog::reads(plan, &mut reads);
         if !self.catalog.closure(reads).contains(target) {

@@ -10,7 +10,6 @@ use deltaworks_connectors::format::Format;
 use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_connectors::record::Records;
 use deltaworks_connectors::source::{ReadState, RecordSource};
-use deltaworks_dataflow::host::InputBatch;
 use deltaworks_dataflow::row::nth_field;
 use deltaworks_dataflow::{CommandKind, Row, Schema};
 use deltaworks_sql::parser::{CopyFiles, CopyInto, CopySource, FileLocation};
@@ -49,17 +48,18 @@ impl Engine {
         let (qualified, table) = self.writable(&copy.table)?;
         let places = listed_places(&table, &copy.columns)?;
         let format = file_format(&table, &places, files)?;
-        let source = FileSource::from_files(self.paths(files)?, &format)?;
+        let paths = self.paths(files)?;
+        self.check_files(files, &paths)?;
+        let source = FileSource::from_files(paths, &format)?;
         let (rows, dead) = read_all(source, &format)?;
         let missing = self.missing_values(&table, &places)?;
         let upserts = rows.iter().map(|row| (CommandKind::Upsert, widen(row, &missing))).collect::<Vec<_>>();
         let (loaded, rejected) = (upserts.len(), dead.len());
-        self.write(&qualified, &table, upserts)?;
+        let seen_at = self.clock.now();
+        let letters = dead.iter().map(|letter| (letter.to_row(seen_at), 1)).collect();
+        self.write_with_letters(&qualified, &table, upserts, letters)?;
         if rejected > 0 {
-            let seen_at = self.clock.now();
-            let letters = dead.iter().map(|letter| (letter.to_row(seen_at), 1)).collect();
-            self.send_tick(vec![(table.errors_input, InputBatch::Updates(letters))])?;
-            self.settle()?;
+            *self.rejected.entry(qualified.clone()).or_default() += rejected as u64;
             let first = &dead[0];
             let place = format!("{}:{}", first.source, first.position);
             let field = first.field.as_ref().map_or(String::new(), |field| format!(": column \"{field}\""));
@@ -70,6 +70,17 @@ impl Engine {
             ));
         }
         Ok((loaded, rejected))
+    }
+    fn check_files(&self, files: &CopyFiles, paths: &[PathBuf]) -> Result<()> {
+        let Some(missing) = paths.iter().find(|path| !path.is_file()) else { return Ok(()) };
+        let help = match files.location {
+            FileLocation::Directory(_) => "relative paths are relative to the working directory".to_string(),
+            _ => format!(
+                "put it there first: PUT 'path' TO USER VOLUME FILE '..'; the user volume is {}, see --volume",
+                self.options.volume.display()
+            ),
+        };
+        Err(EngineError::new(format!("there is no file \"{}\" to copy", missing.display()), help))
     }
     fn paths(&self, files: &CopyFiles) -> Result<Vec<PathBuf>> {
         let mut folder = match &files.location {

@@ -235,6 +235,7 @@ impl Engine {
             dataflows.extend(entry.dataflow);
         }
         self.sources.forget(name);
+        self.rejected.remove(name);
         if let Some(mut sink) = self.sinks.remove(name) {
             sink.finish()?;
         }

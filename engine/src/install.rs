@@ -81,7 +81,7 @@ impl Installation {
                     renderer.sink(plan, *stamp, "Sink", move |tick, updates| drop(sink.send((tick, updates))));
                 }
                 Step::Feed { table, plan, target, stamp } => {
-                    renderer.begin(table);
+                    renderer.begin(table.rsplit_once('#').map_or(table, |(name, _)| name));
                     let commands = renderer.commands(plan, target, *stamp).expect("checked when it was planned");
                     renderer.build().feed(table, commands);
                 }
@@ -182,7 +182,7 @@ fn spec(name: &str, table: &Table) -> TableSpec {
 fn target(table: &Table, insert: &Insert) -> InsertTarget {
     use deltaworks_operators::merge::Engine;
     let retract = matches!(table.merge.as_ref().map(|merge| &merge.engine), Some(Engine::Aggregation(_)));
-    InsertTarget { key: table.key.clone(), retract, statement: insert.statement }
+    InsertTarget { key: table.key.clone(), retract, statement: insert.statement, merge: insert.merge.clone() }
 }
 fn keep(catalog: &Catalog, name: &str, request: &Request<'_>, keeps: &mut Vec<(String, String, Kept)>) {
     if let Some(entry) = catalog.get(name)

@@ -17,6 +17,7 @@
 //! | `write.rs` | one-shot INSERT, UPDATE, DELETE, TRUNCATE |
 //! | `merge.rs` | MERGE INTO |
 //! | `copy.rs` | PUT, COPY INTO |
+//! | `repair.rs` | REPAIR TABLE |
 //! | `pipe.rs` | CREATE PIPE |
 //! | `external.rs` | API connections, external functions |
 //! | `show.rs` | SHOW, DESCRIBE |
@@ -37,6 +38,7 @@ mod merge;
 mod options;
 mod pipe;
 mod query;
+mod repair;
 mod script;
 mod show;
 mod sinks;

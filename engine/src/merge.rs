@@ -3,6 +3,7 @@
 //! The clauses are tried in their order, and the first whose kind and condition fit decides. Conditions and values are planned
 //! as the select list of a join of source and target, so that names mean there what they mean in any query.
 
+mod continuous;
 mod once;
 
 use std::collections::BTreeMap;

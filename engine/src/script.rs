@@ -51,6 +51,8 @@ pub struct Engine {
     pub(crate) dataflows: u32,
     /// The clock inputs of the installed dataflows.
     pub(crate) clocks: Vec<InputId>,
+    /// Rows that COPY INTO rejected, by table.
+    pub(crate) rejected: BTreeMap<String, u64>,
     /// The names that statements still to come read, by object name.
     pub(crate) read_later: BTreeSet<String>,
     random: u64,
@@ -88,6 +90,7 @@ impl Engine {
             statements: 0,
             dataflows: 0,
             clocks: Vec::new(),
+            rejected: BTreeMap::new(),
             read_later: BTreeSet::new(),
             random: if let Evaluation::Chopped(seed) = options.evaluation { seed } else { 0 },
             options,
@@ -245,12 +248,16 @@ impl Engine {
                 self.report(loaded, &format!("copied into {}", copy.table));
                 Ok(())
             }
+            Statement::Repair { table, body } => {
+                let (rows, letters) = self.repair(table, body)?;
+                self.report(rows, &format!("of {table} repaired, {letters} dead letters removed"));
+                Ok(())
+            }
             Statement::CreatePipe(create) => self.create_pipe(create, statement),
             Statement::CreateConnection { name, if_not_exists, options } => {
                 self.create_connection(name, *if_not_exists, options)
             }
             Statement::CreateExternalFunction(create) => self.create_external_function(create),
-            other => Err(not_supported(other)),
         }
     }
     fn report(&mut self, count: usize, what: &str) {
@@ -298,18 +305,13 @@ fn reads_of(statement: &Statement) -> BTreeSet<String> {
         Statement::Truncate(name) => {
             names.insert(name.object().to_string());
         }
+        Statement::Repair { table, .. } => {
+            names.insert(format!("{}$errors", table.object()));
+        }
         Statement::StatementSet(statements) => names.extend(statements.iter().flat_map(|s| reads_of(&s.node))),
         _ => {}
     }
     names
-}
-
-pub(crate) fn not_supported(statement: &Statement) -> EngineError {
-    let what = match statement {
-        Statement::Repair { .. } => "REPAIR TABLE",
-        _ => "this statement",
-    };
-    EngineError::new(format!("{what} is not supported yet"), "see the list of statements in the README")
 }
 
 /// Reads a script: a file, or the `job.sql` of a folder.

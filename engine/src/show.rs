@@ -85,6 +85,7 @@ impl Engine {
         for insert in &self.catalog.inserts {
             let kind = match &insert.kind {
                 InsertKind::Insert => "insert".to_string(),
+                InsertKind::Merge => "merge".to_string(),
                 InsertKind::Pipe(pipe) => format!("pipe {}", short(pipe)),
             };
             rows.push(Row::pack([text(short(&insert.target)), text(kind), state(&insert.dataflow)]));
@@ -103,7 +104,7 @@ impl Engine {
                 line.1.extend(samples);
             }
         }
-        for (table, letters) in &self.sources.progress.dead {
+        for (table, letters) in self.sources.progress.dead.iter().chain(&self.rejected) {
             let what = format!("dead letters, see {}$errors", short(table));
             lines.entry((short(table).to_string(), what)).or_default().0 += i64::try_from(*letters).unwrap_or(i64::MAX);
         }

@@ -9,7 +9,7 @@ use deltaworks_connectors::format::text::ResultSet;
 use deltaworks_dataflow::batch::to_array;
 use deltaworks_dataflow::host::InputBatch;
 use deltaworks_dataflow::row::{is_null_field, project, split_field};
-use deltaworks_dataflow::{Command, CommandKind, DataType, Datum, Position, Row, Schema};
+use deltaworks_dataflow::{Command, CommandKind, DataType, Datum, Diff, Position, Row, Schema};
 use deltaworks_operators::merge::{DeleteBehavior, Engine as MergeEngine};
 use deltaworks_sql::expr::{EvalErrors, Evaluator, ScalarExpr};
 use deltaworks_sql::parser::{Body, Insert, Name, Statement, parse_script, rewrite, table_names};
@@ -203,6 +203,16 @@ impl Engine {
     }
     /// Writes commands to a table as one tick and waits until it is complete.
     pub(crate) fn write(&mut self, name: &str, table: &Table, changes: Vec<(CommandKind, Row)>) -> Result<()> {
+        self.write_with_letters(name, table, changes, Vec::new())
+    }
+    /// The same, with changes of the table's dead letters in the same tick.
+    pub(crate) fn write_with_letters(
+        &mut self,
+        name: &str,
+        table: &Table,
+        changes: Vec<(CommandKind, Row)>,
+        letters: Vec<(Row, Diff)>,
+    ) -> Result<()> {
         let ignored = ignores_deletes(table);
         let lost = changes.iter().filter(|(kind, _)| *kind != CommandKind::Upsert).count();
         if ignored && lost > 0 {
@@ -225,13 +235,19 @@ impl Engine {
             Command { position, kind, row }
         };
         let commands: Vec<Command> = changes.into_iter().enumerate().map(command).collect();
-        let ticks = match self.options.evaluation {
+        let mut ticks = match self.options.evaluation {
             Evaluation::Chopped(_) => self.chop(table, commands),
             _ => vec![commands],
         };
+        let last = ticks.pop().unwrap_or_default();
         for commands in ticks {
             self.send_tick(vec![(table.input, InputBatch::Commands(commands))])?;
         }
+        let mut batches = vec![(table.input, InputBatch::Commands(last))];
+        if !letters.is_empty() {
+            batches.push((table.errors_input, InputBatch::Updates(letters)));
+        }
+        self.send_tick(batches)?;
         self.settle()
     }
     /// Cuts a write into random ticks, some rows retracted and put back in between. For tests.

@@ -6,7 +6,7 @@
 use std::mem::take;
 use std::rc::Rc;
 
-use super::{DeleteBehavior, Folded, MergeCounters, MergeEngine, MergeSpec, Rejected, add, key_hash};
+use super::{DeleteBehavior, Folded, MergeCounters, MergeEngine, MergeSpec, Merges, Rejected, add, key_hash, merges};
 use crate::keyed_store::{KeyColumns, KeyedStore, Slot};
 use deltaworks_dataflow::{Command, CommandKind, Diff, Row};
 
@@ -17,6 +17,7 @@ pub(super) struct Table {
     delete: DeleteBehavior,
     store: KeyedStore,
     counters: Rc<MergeCounters>,
+    merges: Rc<Merges>,
     rejected: Vec<Rejected>,
     /// The commands of a tick by hash of their key, then by position.
     order: Vec<(u64, u32)>,
@@ -29,6 +30,18 @@ enum State {
     /// It is the row of this command.
     Command(usize),
     Owned(Row),
+}
+
+impl State {
+    /// The row in this state, where `stored` is what the store holds.
+    fn row<'a>(&'a self, stored: Option<&'a [u8]>, commands: &'a [Command]) -> Option<&'a [u8]> {
+        match self {
+            State::Absent => None,
+            State::Stored => stored,
+            State::Command(index) => Some(&commands[*index].row),
+            State::Owned(row) => Some(row),
+        }
+    }
 }
 
 /// The commands on one key, by position.
@@ -46,9 +59,14 @@ impl Table {
             delete: spec.delete,
             store: spec.store(),
             counters,
+            merges: Rc::default(),
             rejected: Vec::new(),
             order: Vec::new(),
         }
+    }
+    /// The same table, with statements to ask what a merge makes of a row.
+    pub(super) fn with_merges(self, merges: Rc<Merges>) -> Self {
+        Table { merges, ..self }
     }
     /// Hands out the rejected commands of the last tick, in the order of their positions.
     pub(super) fn take_rejected(&mut self) -> impl Iterator<Item = Rejected> {
@@ -81,6 +99,7 @@ impl Table {
     fn key_of<'a>(&self, command: &'a Command, scratch: &'a mut Vec<u8>) -> &'a [u8] {
         match command.kind {
             CommandKind::Delete => &command.row,
+            CommandKind::Merge => merges::key_of(&command.row, self.columns.columns().len()),
             CommandKind::Upsert | CommandKind::Retract => self.columns.key_of(&command.row, scratch),
         }
     }
@@ -107,14 +126,22 @@ impl Table {
         let slot = self.store.find(group.hash, group.key);
         let old = slot.map(|slot| self.store.at(slot));
         let mut state = if old.is_some() { State::Stored } else { State::Absent };
+        let mut merged = None;
         for (_, index) in group.members {
             let index = *index as usize;
-            let current = match &state {
-                State::Absent => None,
-                State::Stored => old,
-                State::Command(index) => Some(&commands[*index].row[..]),
-                State::Owned(row) => Some(&row[..]),
-            };
+            if commands[index].kind == CommandKind::Merge {
+                self.count_merged_again(&mut merged, &commands[index]);
+                let applied = self.merges.apply(state.row(old, commands), &commands[index], self.columns.columns().len());
+                match merges::resolve(&mut commands[index], applied, self.columns.columns().len()) {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(reason) => {
+                        self.rejected.push((commands[index].clone(), reason));
+                        continue;
+                    }
+                }
+            }
+            let current = state.row(old, commands);
             match fold(&mut *self.engine, self.delete, current, &commands[index], &self.counters) {
                 Folded::Keep => {}
                 Folded::Accept => state = State::Command(index),
@@ -151,6 +178,12 @@ impl Table {
             emit(if state.len() == len { state } else { Row::from_bytes(&state[..len]) }, 1);
         }
     }
+    /// Counts a source row of the statement `merged`, which was merged into this key before.
+    fn count_merged_again(&self, merged: &mut Option<u32>, command: &Command) {
+        if merged.replace(command.position.source) == Some(command.position.source) {
+            add(&self.counters.merged_again, 1);
+        }
+    }
     fn count_mixed_partitions(&self, commands: &[Command], group: &Group<'_>) {
         let partition = |member: &(u64, u32)| {
             let position = commands[member.1 as usize].position;
@@ -175,6 +208,7 @@ fn fold(
         CommandKind::Upsert => false,
         CommandKind::Delete => true,
         CommandKind::Retract => !engine.subtracts(),
+        CommandKind::Merge => false,
     };
     match delete {
         DeleteBehavior::Ignore if deletes => {

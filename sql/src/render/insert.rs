@@ -14,6 +14,7 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::operators::vec::Map;
 
 use super::Renderer;
+use super::merge::MergeSpecification;
 use super::shape::Shape;
 use crate::error::SqlError;
 use crate::expr::ScalarExpr;
@@ -28,6 +29,8 @@ pub struct InsertTarget {
     pub retract: bool,
     /// The number of the statement.
     pub statement: u32,
+    /// Where the statement is a MERGE: its clauses. The plan's rows are then the key, followed by the source row.
+    pub merge: Option<MergeSpecification>,
 }
 
 /// Whether the plan has a lookup join.
@@ -94,9 +97,13 @@ impl<'s> Renderer<'_, '_, 's> {
         target: &InsertTarget,
         stamp_column: Option<usize>,
     ) -> Result<StreamVec<'s, Time, Command>, SqlError> {
+        if let Some(merge) = &target.merge {
+            return Ok(self.merges(plan, merge, target.statement));
+        }
         let command_target = Target {
             key: target.key.clone(),
             retract: target.retract,
+            merge: None,
             statement: target.statement,
             start: self.build.start,
         };

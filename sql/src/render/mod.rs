@@ -9,6 +9,7 @@ mod aggregate;
 mod insert;
 mod join;
 mod layout;
+mod merge;
 mod rank;
 mod recompute;
 mod shape;
@@ -34,6 +35,7 @@ use crate::plan::{ClockVariable, Node, Plan};
 use crate::session::Session;
 
 pub use insert::{InsertTarget, check_lookups, has_lookup};
+pub use merge::{MergeClause, MergeSpecification};
 pub use recompute::check_windows;
 pub use table::TableSpec;
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use deltaworks_dataflow::arrange::collection;
 use deltaworks_dataflow::row::{is_null_field, nth_field};
 use deltaworks_dataflow::{Collection, Command, CommandKind, Datum, Diff, Row, Schema, Time};
-use deltaworks_operators::merge::{MergeCounters, MergeSpec, Rejected, keyless, merge};
+use deltaworks_operators::merge::{MergeCounters, MergeSpec, Rejected, keyless, merge_with};
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
@@ -70,7 +70,8 @@ impl<'s> Renderer<'_, '_, 's> {
                 let counters = Rc::new(MergeCounters::default());
                 let shown = Rc::clone(&counters);
                 self.build.observe(&format!("{} table", spec.name), move || counter_lines(&shown));
-                merge(all, merge_spec.clone(), counters, &format!("Merge: {}", spec.name))
+                let merges = self.build.shared(&spec.feed());
+                merge_with(all, merge_spec.clone(), counters, merges, &format!("Merge: {}", spec.name))
             }
             None => keyless(all),
         };
@@ -139,5 +140,6 @@ fn counter_lines(counters: &MergeCounters) -> Vec<(String, Diff, Vec<String>)> {
         line("deletes ignored", counters.ignored_deletes.get()),
         line("rows ignored", counters.ignored_rows.get()),
         line("keys seen from two partitions", counters.mixed_partitions.get()),
+        line("source rows of a MERGE behind another of the same key and tick", counters.merged_again.get()),
     ]
 }
