@@ -41,6 +41,6 @@ pub struct Command {
     pub position: Position,
     /// What is asked for.
     pub kind: CommandKind,
-    /// The row: full, or only the key for [`CommandKind::Delete`].
+    /// The row: full, only the key for [`CommandKind::Delete`], or key and source row for [`CommandKind::Merge`].
     pub row: Row,
 }

@@ -9,6 +9,7 @@ use deltaworks_dataflow::Schema;
 use deltaworks_operators::merge::MergeSpec;
 use deltaworks_sql::arrangement::{ArrangementKey, required};
 use deltaworks_sql::expr::ScalarExpr;
+use deltaworks_sql::external::{CallSite, ResultsTable};
 use deltaworks_sql::lower::{TableFacts, TableInfo};
 use deltaworks_sql::parser::Name;
 use deltaworks_sql::plan::{Node, Plan};
@@ -62,6 +63,10 @@ pub(crate) struct View {
     /// A set of columns that is unique; empty where none is known.
     pub(crate) key: Vec<usize>,
     pub(crate) stamp: Option<usize>,
+    /// What it asks of external functions.
+    pub(crate) calls: Vec<CallSite>,
+    /// The input of its dead letters, where it calls external functions.
+    pub(crate) errors_input: Option<u32>,
     pub(crate) append_only: bool,
     /// The query as the batch engine plans it, for tests that evaluate it so.
     pub(crate) logical: Arc<datafusion::logical_expr::LogicalPlan>,
@@ -144,6 +149,8 @@ pub(crate) struct Insert {
     pub(crate) target: String,
     pub(crate) plan: Plan,
     pub(crate) stamp: Option<usize>,
+    /// What it asks of external functions.
+    pub(crate) calls: Vec<CallSite>,
     /// The clauses of a MERGE.
     pub(crate) merge: Option<MergeSpecification>,
     pub(crate) statement: u32,
@@ -181,8 +188,14 @@ impl Catalog {
         }
     }
     /// The qualified form of a written name.
-    fn qualify_text(&self, name: &str) -> String {
+    pub(crate) fn qualify_text(&self, name: &str) -> String {
         if name.contains('.') { name.to_string() } else { format!("{}.{name}", self.current) }
+    }
+    /// The table of an external function's results.
+    pub(crate) fn results_of(&self, function: &str) -> Option<ResultsTable> {
+        let name = self.external.get(&self.qualify_text(function))?.results.clone()?;
+        let schema = self.get(&name)?.schema()?.clone();
+        Some((name, schema))
     }
     pub(crate) fn get(&self, qualified: &str) -> Option<&Entry> {
         self.entries.get(qualified)

@@ -89,7 +89,16 @@ impl Engine {
         let mut reads = BTreeSet::new();
         Catalog::reads(&plan, &mut reads);
         let name = target.clone();
-        self.catalog.inserts.push(catalog::Insert { kind, target, plan, stamp, merge: None, statement, dataflow: None });
+        self.catalog.inserts.push(catalog::Insert {
+            kind,
+            target,
+            plan,
+            stamp,
+            calls: continuous.calls,
+            merge: None,
+            statement,
+            dataflow: None,
+        });
         self.install_over_installed(&name, &reads)
     }
     /// Whether what the query takes back can be taken back from the table.

@@ -11,7 +11,8 @@ use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_connectors::record::Records;
 use deltaworks_connectors::source::{ReadState, RecordSource};
 use deltaworks_dataflow::row::nth_field;
-use deltaworks_dataflow::{CommandKind, Row, Schema};
+use deltaworks_dataflow::{CommandKind, Datum, Row, Schema};
+use deltaworks_sql::expr::{EvalErrors, Evaluator, ScalarExpr};
 use deltaworks_sql::parser::{CopyFiles, CopyInto, CopySource, FileLocation};
 
 use crate::catalog::Table;
@@ -52,7 +53,7 @@ impl Engine {
         self.check_files(files, &paths)?;
         let source = FileSource::from_files(paths, &format)?;
         let (rows, dead) = read_all(source, &format)?;
-        let missing = self.missing_values(&table, &places)?;
+        let missing = filled_at(&self.filled(&table, &places)?, self.clock.now(), self.timezone);
         let upserts = rows.iter().map(|row| (CommandKind::Upsert, widen(row, &missing))).collect::<Vec<_>>();
         let (loaded, rejected) = (upserts.len(), dead.len());
         let seen_at = self.clock.now();
@@ -82,7 +83,8 @@ impl Engine {
         };
         Err(EngineError::new(format!("there is no file \"{}\" to copy", missing.display()), help))
     }
-    fn paths(&self, files: &CopyFiles) -> Result<Vec<PathBuf>> {
+    /// The folder that a COPY or a pipe reads.
+    pub(crate) fn copy_folder(&self, files: &CopyFiles) -> Result<PathBuf> {
         let mut folder = match &files.location {
             FileLocation::UserVolume => self.options.volume.clone(),
             FileLocation::Volume(name) => self.options.volume.join(name.object()),
@@ -97,25 +99,64 @@ impl Engine {
                 "list the files in FILES ('a.csv', ..)",
             ));
         }
+        Ok(folder)
+    }
+    fn paths(&self, files: &CopyFiles) -> Result<Vec<PathBuf>> {
+        let folder = self.copy_folder(files)?;
         if files.files.is_empty() {
             return Ok(deltaworks_connectors::file::expand(&folder.to_string_lossy())?);
         }
         Ok(files.files.iter().map(|file| folder.join(file)).collect())
     }
-    /// Per delivered column: the place of its field in a loaded row, or the encoded value that stands in for it.
-    fn missing_values(&mut self, table: &Table, places: &[usize]) -> Result<Vec<std::result::Result<usize, Row>>> {
-        let mut sources = Vec::new();
-        for place in &table.delivered {
-            sources.push(match places.iter().position(|p| p == place) {
-                Some(field) => Ok(field),
-                None => Err(self.default_row(table, *place)?),
-            });
-        }
-        Ok(sources)
+    /// Per delivered column, where its value comes from when the columns at `places` are loaded.
+    pub(crate) fn filled(&self, table: &Table, places: &[usize]) -> Result<Vec<Filled>> {
+        let source = |place: &usize| {
+            let data_type = &table.schema.columns[*place].data_type;
+            Ok(match (places.iter().position(|p| p == place), table.defaults.get(place)) {
+                (Some(field), _) => Filled::Field(field),
+                (None, Some(default)) => {
+                    Filled::Default(self.session.expression(default, &Schema::default())?.cast_to(data_type))
+                }
+                (None, None) => Filled::Default(ScalarExpr::literal(Datum::Null, data_type.clone())),
+            })
+        };
+        table.delivered.iter().map(source).collect()
     }
 }
 
-fn listed_places(table: &Table, listed: &[String]) -> Result<Vec<usize>> {
+/// Where a delivered column of a loaded row comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Filled {
+    /// A field of what is loaded.
+    Field(usize),
+    /// The column's default, which may read the clock.
+    Default(ScalarExpr),
+}
+/// The same at an instant: the place of a field, or the encoded value that stands in for it.
+pub(crate) fn filled_at(filled: &[Filled], now: i64, timezone: chrono_tz::Tz) -> Vec<std::result::Result<usize, Row>> {
+    let at = |filled: &Filled| match filled {
+        Filled::Field(field) => Ok(*field),
+        Filled::Default(default) => {
+            let default = at_instant(default, now, timezone);
+            let mut field = Vec::new();
+            Evaluator::new(vec![default], EvalErrors::new()).eval_row(&[], &mut field);
+            Err(Row::from_bytes(&field))
+        }
+    };
+    filled.iter().map(at).collect()
+}
+/// An expression with the clock read.
+pub(crate) fn at_instant(expression: &ScalarExpr, now: i64, timezone: chrono_tz::Tz) -> ScalarExpr {
+    expression.transform(&|part| match part {
+        ScalarExpr::Clock(variable) => {
+            let data_type = ScalarExpr::Clock(variable).data_type();
+            ScalarExpr::literal(variable.at(now, 1, timezone), data_type)
+        }
+        other => other,
+    })
+}
+
+pub(crate) fn listed_places(table: &Table, listed: &[String]) -> Result<Vec<usize>> {
     if listed.is_empty() {
         return Ok(table.delivered.clone());
     }
@@ -130,7 +171,7 @@ fn listed_places(table: &Table, listed: &[String]) -> Result<Vec<usize>> {
     };
     listed.iter().map(place).collect()
 }
-fn file_format(table: &Table, places: &[usize], files: &CopyFiles) -> Result<TableFormat> {
+pub(crate) fn file_format(table: &Table, places: &[usize], files: &CopyFiles) -> Result<TableFormat> {
     let schema = Schema::new(places.iter().map(|place| table.schema.columns[*place].clone()).collect());
     let key: Option<Vec<usize>> = table.key.iter().map(|column| places.iter().position(|p| p == column)).collect();
     let key = key.ok_or_else(|| {
@@ -157,7 +198,7 @@ fn read_all(mut source: FileSource, format: &TableFormat) -> Result<(Vec<Row>, V
     }
 }
 /// The loaded row with every delivered column.
-fn widen(row: &Row, sources: &[std::result::Result<usize, Row>]) -> Row {
+pub(crate) fn widen(row: &Row, sources: &[std::result::Result<usize, Row>]) -> Row {
     if sources.iter().enumerate().all(|(index, source)| source.as_ref().is_ok_and(|field| *field == index)) {
         return row.clone();
     }

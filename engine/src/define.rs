@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use datafusion::catalog::view::ViewTable;
 use deltaworks_connectors::decode::DeadLetter;
+use deltaworks_sql::external::CallSite;
 use deltaworks_sql::lower::unique::unique_columns;
 use deltaworks_sql::parser::{
     CreateDynamicTable, CreateTable, CreateView, DropObject, Name, ObjectKind, Spanned, Statement, table_names,
@@ -76,7 +77,15 @@ impl Engine {
         }
         self.remove(name, false)
     }
-    fn add(&mut self, name: &str, kind: Kind, statement: String) -> Result<()> {
+    /// The input of the dead letters of a view that calls external functions.
+    fn letters_of(&mut self, calls: &[CallSite]) -> Option<u32> {
+        if calls.is_empty() {
+            return None;
+        }
+        self.next_input += 1;
+        Some(self.next_input - 1)
+    }
+    pub(crate) fn add(&mut self, name: &str, kind: Kind, statement: String) -> Result<()> {
         let mut entry = Entry { kind, statement, snapshot: None, dataflow: None, kept: None };
         if let (Some(schema), false) = (entry.schema(), matches!(entry.kind, Kind::Inlined(..))) {
             let snapshot = SnapshotTable::new(schema);
@@ -143,13 +152,19 @@ impl Engine {
             key,
             append_only: false,
             stamp: continuous.stamp,
+            errors_input: self.letters_of(&continuous.calls),
+            calls: continuous.calls,
             logical: Arc::new(continuous.logical),
             plan: continuous.plan,
         };
         let mut reads = BTreeSet::new();
         Catalog::reads(&view.plan, &mut reads);
         self.replace(&name, &reads)?;
+        let asks = view.errors_input.is_some();
         self.add(&name, Kind::Dynamic(Box::new(view)), statement.shown())?;
+        if asks {
+            self.add(&format!("{name}$errors"), Kind::Errors(DeadLetter::schema()), statement.shown())?;
+        }
         self.install_over_installed(&name, &reads)
     }
     /// A continuous statement over tables that run already sees their present rows at once, as inserts of one tick.
@@ -175,10 +190,7 @@ impl Engine {
             }
             ObjectKind::Schema => self.drop_schema(object),
             ObjectKind::Pipe => self.drop_pipe(&object.name, object.if_exists),
-            ObjectKind::Function => {
-                self.drop_function(&object.name);
-                Ok(())
-            }
+            ObjectKind::Function => self.drop_function(&object.name),
             ObjectKind::Connection => self.drop_connection(&object.name, object.if_exists),
         }
     }
@@ -222,6 +234,17 @@ impl Engine {
                     self.remove(&dependent, true)?;
                 }
             }
+        }
+        let pipes: Vec<String> =
+            self.catalog.pipes.iter().filter(|(_, pipe)| pipe.target == name).map(|(pipe, _)| pipe.clone()).collect();
+        if let (Some(pipe), false) = (pipes.first(), cascade) {
+            return Err(EngineError::new(
+                format!("table \"{}\" is loaded by pipe \"{}\"", short(name), short(pipe)),
+                format!("drop pipe \"{}\" first, or write CASCADE", short(pipe)),
+            ));
+        }
+        for pipe in pipes {
+            self.remove_pipe(&pipe)?;
         }
         let inserts = std::mem::take(&mut self.catalog.inserts);
         let (removed, kept): (Vec<_>, Vec<_>) = inserts.into_iter().partition(|insert| insert.target == name);

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use deltaworks_dataflow::host::{Build, Host};
+use deltaworks_sql::external::CallSite;
 use deltaworks_sql::plan::Plan;
 use deltaworks_sql::render::{InsertTarget, Kept, Renderer, TableSpec};
 
+use crate::calls::Desk;
 use crate::catalog::{Catalog, Insert, Kind, Table};
 use crate::error::EngineError;
 use crate::sinks::{Gathered, OpenSink};
@@ -28,6 +30,14 @@ enum Step {
         name: String,
         plan: Plan,
         stamp: Option<usize>,
+        /// The input of its dead letters, where it has some.
+        errors_input: Option<u32>,
+    },
+    /// What a view or table asks of an external function.
+    Ask {
+        name: String,
+        site: CallSite,
+        desk: Desk,
     },
     Sink {
         name: String,
@@ -70,9 +80,18 @@ impl Installation {
                     renderer.begin(&spec.name);
                     renderer.table(spec, streams);
                 }
-                Step::View { name, plan, stamp } => {
+                Step::View { name, plan, stamp, errors_input } => {
                     renderer.begin(name);
                     renderer.view(name, plan, *stamp);
+                    if let Some(input) = errors_input {
+                        let letters = renderer.build().updates(*input);
+                        renderer.define(&format!("{name}$errors"), letters);
+                    }
+                }
+                Step::Ask { name, site, desk } => {
+                    renderer.begin(name);
+                    let (name, function, desk) = (name.clone(), site.function.clone(), desk.clone());
+                    renderer.sink(&site.arguments, None, "Ask", move |_, updates| desk.take(&function, &name, updates));
                 }
                 Step::Sink { name, plan, stamp, sink } => {
                     renderer.begin(name);
@@ -102,6 +121,7 @@ pub(crate) struct Request<'a> {
     /// Whether an entry is read by a later statement.
     pub(crate) read_later: &'a dyn Fn(&str) -> bool,
     pub(crate) sinks: &'a BTreeMap<String, OpenSink>,
+    pub(crate) desk: Desk,
     pub(crate) dataflow: String,
     pub(crate) clock_input: u32,
     pub(crate) timezone: chrono_tz::Tz,
@@ -124,7 +144,9 @@ pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>)
                 steps.push(Step::Table { spec: spec(name, table), inserts });
             }
             Kind::Dynamic(view) => {
-                steps.push(Step::View { name: name.clone(), plan: view.plan.clone(), stamp: view.stamp });
+                let (plan, stamp, errors_input) = (view.plan.clone(), view.stamp, view.errors_input);
+                steps.push(Step::View { name: name.clone(), plan, stamp, errors_input });
+                asks(name, &view.calls, request, &mut steps);
             }
             _ => continue,
         }
@@ -133,6 +155,7 @@ pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>)
     }
     for insert in request.inserts.iter().map(|i| &catalog.inserts[*i]) {
         let Some(table) = catalog.get(&insert.target).and_then(|entry| entry.table()) else { continue };
+        asks(&insert.target, &insert.calls, request, &mut steps);
         if let Some(sink) = request.sinks.get(&insert.target) {
             let (name, plan) = (insert.target.clone(), insert.plan.clone());
             steps.push(Step::Sink { name, plan, stamp: insert.stamp, sink: sink.sender() });
@@ -165,6 +188,12 @@ pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>)
     Ok(())
 }
 
+/// What a statement asks of external functions.
+fn asks(name: &str, calls: &[CallSite], request: &Request<'_>, steps: &mut Vec<Step>) {
+    for site in calls {
+        steps.push(Step::Ask { name: name.to_string(), site: site.clone(), desk: request.desk.clone() });
+    }
+}
 /// A table that is only a sink stores nothing.
 fn is_stored(table: &Table, name: &str, request: &Request<'_>) -> bool {
     table.connector.is_none() || !request.sinks.contains_key(name)
@@ -197,6 +226,7 @@ fn imports(catalog: &Catalog, steps: &[Step], order: &[String]) -> Vec<(String, 
     for step in steps {
         match step {
             Step::Table { inserts, .. } => inserts.iter().for_each(|(plan, _, _)| Catalog::reads(plan, &mut reads)),
+            Step::Ask { site, .. } => Catalog::reads(&site.arguments, &mut reads),
             Step::View { plan, .. } | Step::Sink { plan, .. } | Step::Feed { plan, .. } => {
                 Catalog::reads(plan, &mut reads);
             }

@@ -20,11 +20,13 @@
 //! | `repair.rs` | REPAIR TABLE |
 //! | `pipe.rs` | CREATE PIPE |
 //! | `external.rs` | API connections, external functions |
+//! | `calls.rs` | what continuous queries ask external functions, and the answers |
 //! | `show.rs` | SHOW, DESCRIBE |
 //! | `snapshot.rs` | tables as the batch engine sees them |
 //! | `error.rs` | [`EngineError`]: what went wrong, where, and what would be right |
 
 mod advance;
+mod calls;
 mod catalog;
 mod clock;
 mod continuous;

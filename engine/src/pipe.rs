@@ -1,16 +1,21 @@
 //! Pipes: COPY INTO that goes on, from a topic or from a watched folder.
 //!
 //! A topic behind READ_KAFKA(..) becomes a source table of the pipe's own, `<pipe>$source`, with the columns topic, partition,
-//! offset, timestamp, headers, key and value; its query is a continuous INSERT.
+//! offset, timestamp, headers, key and value; its query is a continuous INSERT. A folder is read straight into the table, and what
+//! is rejected goes to the table's own dead letters. A job with such a pipe runs until it is stopped, except while recordings are
+//! replayed: then the folder gives what is there and ends.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
+use deltaworks_connectors::decode::TableFormat;
 use deltaworks_sql::parser::{
     Body, CopySource, CreatePipe, Insert, KafkaRead, Name, Spanned, Statement, parse_script, rewrite,
 };
 use sqlparser::ast;
 
 use crate::catalog::InsertKind;
+use crate::copy::{Filled, file_format, listed_places};
 use crate::error::EngineError;
 use crate::query::short;
 use crate::script::Engine;
@@ -20,8 +25,22 @@ type Result<T> = std::result::Result<T, EngineError>;
 /// A pipe of the catalog.
 #[derive(Clone, Debug)]
 pub(crate) struct Pipe {
+    /// The table that it loads.
+    pub(crate) target: String,
+    /// The folder that it watches.
+    pub(crate) folder: Option<Folder>,
     /// The source tables that were made for it.
     pub(crate) sources: Vec<String>,
+}
+
+/// A watched folder, and how its files are read.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    pub(crate) path: PathBuf,
+    /// The names that are read; empty for all.
+    pub(crate) names: Vec<String>,
+    pub(crate) format: TableFormat,
+    pub(crate) filled: Vec<Filled>,
 }
 
 impl Engine {
@@ -40,11 +59,27 @@ impl Engine {
             }
             self.remove_pipe(&name)?;
         }
-        self.writable(&create.copy.table)?;
+        let (target, table) = self.writable(&create.copy.table)?;
         match &create.copy.source {
             CopySource::Query(body) => self.pipe_topics(&name, create, body, statement),
-            CopySource::Files(_) => {
-                Err(EngineError::new("a pipe from files is not supported yet", "use COPY INTO, or a filesystem table"))
+            CopySource::Files(files) => {
+                let places = listed_places(&table, &create.copy.columns)?;
+                let folder = Folder {
+                    path: self.copy_folder(files)?,
+                    names: files.files.clone(),
+                    format: file_format(&table, &places, files)?,
+                    filled: self.filled(&table, &places)?,
+                };
+                folder.format.decoder()?;
+                if !folder.path.is_dir() {
+                    return Err(EngineError::new(
+                        format!("there is no folder \"{}\" to watch", folder.path.display()),
+                        "make it first; a VOLUME is a folder inside the user volume, see --volume",
+                    ));
+                }
+                self.say(&format!("pipe {} into {}", short(&name), short(&target)));
+                self.catalog.pipes.insert(name, Pipe { target, folder: Some(folder), sources: Vec::new() });
+                Ok(())
             }
         }
     }
@@ -70,7 +105,8 @@ impl Engine {
             overwrite: false,
             body: Body { query, hints: body.hints.clone() },
         };
-        self.catalog.pipes.insert(name.to_string(), Pipe { sources });
+        let target = self.catalog.qualify(&create.copy.table);
+        self.catalog.pipes.insert(name.to_string(), Pipe { target, folder: None, sources });
         let inserted = self.insert_into(&insert, InsertKind::Pipe(name.to_string()));
         if inserted.is_err() {
             self.remove_pipe(name)?;
@@ -121,8 +157,9 @@ impl Engine {
         }
         Err(EngineError::new(format!("pipe \"{}\" does not exist", name.object()), "write DROP PIPE IF EXISTS"))
     }
-    fn remove_pipe(&mut self, name: &str) -> Result<()> {
+    pub(crate) fn remove_pipe(&mut self, name: &str) -> Result<()> {
         let Some(pipe) = self.catalog.pipes.remove(name) else { return Ok(()) };
+        self.sources.forget_pipe(name);
         let kind = InsertKind::Pipe(name.to_string());
         self.catalog.inserts.retain(|insert| insert.kind != kind);
         pipe.sources

@@ -10,6 +10,7 @@ use deltaworks_dataflow::{Column, DataType, Datum, Row, Schema};
 use deltaworks_sql::arrangement::ArrangementKey;
 use deltaworks_sql::explain::{Context, ExplainRow, Target, explain_statement};
 use deltaworks_sql::expr::{Function, ScalarExpr};
+use deltaworks_sql::external::{CallSite, take_calls};
 use deltaworks_sql::lower::{PlanSettings, check_query, lower_query};
 use deltaworks_sql::parser::{Body, Name, Spanned, Statement, rewrite, table_names};
 use deltaworks_sql::plan::{Node, Plan};
@@ -18,6 +19,7 @@ use deltaworks_sql::session::ClockReading;
 
 use crate::catalog::{Catalog, Entry, Kind};
 use crate::error::EngineError;
+use crate::external::check_placed;
 use crate::options::Evaluation;
 use crate::script::Engine;
 
@@ -28,6 +30,8 @@ pub(crate) struct Continuous {
     pub(crate) plan: Plan,
     pub(crate) logical: LogicalPlan,
     pub(crate) stamp: Option<usize>,
+    /// What it asks of external functions.
+    pub(crate) calls: Vec<CallSite>,
 }
 
 impl Engine {
@@ -158,6 +162,7 @@ impl Engine {
         self.check_names(&names)?;
         let logical = self.session.logical_plan(&query)?;
         self.check_calls(&logical)?;
+        check_placed(&logical)?;
         let optimized = self.session.optimize_for_stream(logical.clone())?;
         let settings = PlanSettings { join_strategy: self.join_strategy, hints: body.hints.clone() };
         let lowered = lower_query(&optimized, &self.catalog, &settings)?;
@@ -168,7 +173,12 @@ impl Engine {
         self.check_no_sinks(&plan)?;
         check_windows(&plan, &self.session)?;
         let stamp = take_stamp(&mut plan)?;
-        Ok(Continuous { plan, logical, stamp })
+        let mut calls = Vec::new();
+        let plan = take_calls(plan, &|function| self.catalog.results_of(function), &mut calls)?;
+        for site in &mut calls {
+            site.function = self.catalog.qualify_text(&site.function);
+        }
+        Ok(Continuous { plan, logical, stamp, calls })
     }
     /// A table that is only written keeps no rows to read.
     fn check_no_sinks(&self, plan: &Plan) -> Result<()> {

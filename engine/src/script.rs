@@ -12,6 +12,7 @@ use deltaworks_sql::lower::JoinStrategy;
 use deltaworks_sql::parser::{Name, Spanned, Statement, parse_script, substitute, table_names};
 use deltaworks_sql::session::Session;
 
+use crate::calls::Calls;
 use crate::catalog::{self, Catalog, Kind};
 use crate::clock::Clock;
 use crate::error::EngineError;
@@ -45,12 +46,14 @@ pub struct Engine {
     pub(crate) timezone: chrono_tz::Tz,
     results: Results,
     messages: Messages,
-    stop: Arc<AtomicBool>,
+    pub(crate) stop: Arc<AtomicBool>,
     pub(crate) next_input: u32,
     pub(crate) statements: u32,
     pub(crate) dataflows: u32,
     /// The clock inputs of the installed dataflows.
     pub(crate) clocks: Vec<InputId>,
+    /// What continuous queries ask of external functions.
+    pub(crate) calls: Calls,
     /// Rows that COPY INTO rejected, by table.
     pub(crate) rejected: BTreeMap<String, u64>,
     /// The names that statements still to come read, by object name.
@@ -90,6 +93,7 @@ impl Engine {
             statements: 0,
             dataflows: 0,
             clocks: Vec::new(),
+            calls: Calls::default(),
             rejected: BTreeMap::new(),
             read_later: BTreeSet::new(),
             random: if let Evaluation::Chopped(seed) = options.evaluation { seed } else { 0 },
@@ -257,7 +261,7 @@ impl Engine {
             Statement::CreateConnection { name, if_not_exists, options } => {
                 self.create_connection(name, *if_not_exists, options)
             }
-            Statement::CreateExternalFunction(create) => self.create_external_function(create),
+            Statement::CreateExternalFunction(create) => self.create_external_function(create, statement),
         }
     }
     fn report(&mut self, count: usize, what: &str) {
@@ -294,7 +298,7 @@ impl Engine {
                 "REFRESH takes a dynamic table; tables are always fresh",
             ));
         }
-        self.catch_up(&BTreeSet::from([qualified]))
+        self.refresh_all(&BTreeSet::from([qualified]))
     }
 }
 

@@ -82,6 +82,10 @@ impl Engine {
                 rows.push(Row::pack([text(short(name)), text("dynamic table"), state(&entry.dataflow)]));
             }
         }
+        for (name, pipe) in self.catalog.pipes.iter().filter(|(_, pipe)| pipe.folder.is_some()) {
+            let state = if self.sources.is_started(name) { "running" } else { "pending" };
+            rows.push(Row::pack([text(short(&pipe.target)), text(format!("pipe {}", short(name))), text(state)]));
+        }
         for insert in &self.catalog.inserts {
             let kind = match &insert.kind {
                 InsertKind::Insert => "insert".to_string(),
@@ -107,6 +111,16 @@ impl Engine {
         for (table, letters) in self.sources.progress.dead.iter().chain(&self.rejected) {
             let what = format!("dead letters, see {}$errors", short(table));
             lines.entry((short(table).to_string(), what)).or_default().0 += i64::try_from(*letters).unwrap_or(i64::MAX);
+        }
+        for (function, (count, sample)) in &self.calls.nulls {
+            let what = "answers that are NULL for a reason".to_string();
+            let line = lines.entry((short(function).to_string(), what)).or_default();
+            line.0 += i64::try_from(*count).unwrap_or(i64::MAX);
+            line.1.push(sample.clone());
+        }
+        for (table, files) in &self.sources.progress.changed_files {
+            let what = "files that changed after they were loaded".to_string();
+            lines.entry((short(table).to_string(), what)).or_default().0 += i64::try_from(*files).unwrap_or(i64::MAX);
         }
         for sink in self.sinks.values() {
             let what = "rows of a key that another row holds".to_string();

@@ -62,6 +62,10 @@ impl OpenSink {
         }
         Ok(())
     }
+    /// Hands on what was written.
+    pub(crate) fn flush(&mut self) -> Result<(), EngineError> {
+        Ok(self.writer.flush()?)
+    }
     /// Flushes what was written; nothing comes after it.
     pub(crate) fn finish(&mut self) -> Result<(), EngineError> {
         Ok(self.writer.finish()?)

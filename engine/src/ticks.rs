@@ -1,9 +1,11 @@
 //! Sources and ticks: records are read, decoded and handed to the workers, at most two ticks ahead of what is complete.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use deltaworks_connectors::decode::{DeadLetter, Decoded, Decoder, TableFormat, TopicFilter};
 use deltaworks_connectors::file::FileSource;
+use deltaworks_connectors::folder::FolderSource;
 use deltaworks_connectors::format::Format;
 use deltaworks_connectors::ordered::{OrderedFiles, TimestampColumn};
 use deltaworks_connectors::record::Records;
@@ -14,8 +16,10 @@ use deltaworks_dataflow::{Command, Time};
 
 use crate::catalog::{Entry, Table};
 use crate::clock::Clock;
+use crate::copy::{Filled, filled_at, widen};
 use crate::error::EngineError;
 use crate::options::Options;
+use crate::pipe::Folder;
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -34,6 +38,8 @@ struct Reader {
     errors_fail: bool,
     /// Its lane of ordered files.
     lane: usize,
+    /// Where the columns come from when a source delivers only some of them.
+    filled: Option<Vec<Filled>>,
 }
 
 enum Feed {
@@ -44,6 +50,7 @@ enum Feed {
     Files(FileSource),
     /// Files merged by a timestamp column; readers know their lanes.
     Ordered(OrderedFiles),
+    Folder(FolderSource),
 }
 impl Feed {
     /// What a reader's progress is told by.
@@ -52,6 +59,7 @@ impl Feed {
             Feed::Recording { replay, .. } => replay,
             Feed::Files(files) => files,
             Feed::Ordered(files) => files.source(reader.lane),
+            Feed::Folder(folder) => folder,
         }
     }
 }
@@ -61,6 +69,15 @@ struct Source {
     feed: Feed,
     readers: Vec<Reader>,
     ended: bool,
+    /// Whether the last read found that nothing is there for now.
+    idle: bool,
+    /// The pipe that it is read for.
+    pipe: Option<String>,
+}
+impl Source {
+    fn new(feed: Feed, readers: Vec<Reader>) -> Self {
+        Source { feed, readers, ended: false, idle: false, pipe: None }
+    }
 }
 
 /// What was read, for the report at the end.
@@ -70,6 +87,8 @@ pub(crate) struct Progress {
     pub(crate) ignored: u64,
     /// Dead letters by table.
     pub(crate) dead: BTreeMap<String, u64>,
+    /// Files that changed after they were read, by table.
+    pub(crate) changed_files: BTreeMap<String, u64>,
 }
 
 /// The sources of a run.
@@ -119,6 +138,11 @@ impl Sources {
         }
         self.open.retain(|source| !source.readers.is_empty());
     }
+    /// Stops watching the folder of a pipe.
+    pub(crate) fn forget_pipe(&mut self, pipe: &str) {
+        self.started.retain(|other| other != pipe);
+        self.open.retain(|source| source.pipe.as_deref() != Some(pipe));
+    }
     /// Starts the sources of the given tables together.
     pub(crate) fn start(&mut self, options: &Options, tables: &[(String, &Entry)]) -> Result<()> {
         let mut recorded: Vec<(&str, &Table, String)> = Vec::new();
@@ -138,7 +162,7 @@ impl Sources {
                         lanes.push((source, column));
                         lane_readers.push(reader);
                     } else {
-                        self.open.push(Source { feed: Feed::Files(source), readers: vec![reader], ended: false });
+                        self.open.push(Source::new(Feed::Files(source), vec![reader]));
                     }
                 }
                 Some(other) => {
@@ -153,7 +177,7 @@ impl Sources {
         }
         if !lanes.is_empty() {
             let feed = Feed::Ordered(OrderedFiles::new(lanes));
-            self.open.push(Source { feed, readers: lane_readers, ended: false });
+            self.open.push(Source::new(feed, lane_readers));
         }
         if !recorded.is_empty() {
             self.start_replay(options, &recorded)?;
@@ -175,8 +199,51 @@ impl Sources {
             let filter = TopicFilter::new(replay.topics(), |other| other == topic);
             readers.push(Reader::new(name, table, &table_format(table)?, filter)?);
         }
-        self.open.push(Source { feed: Feed::Recording { replay, log }, readers, ended: false });
+        self.open.push(Source::new(Feed::Recording { replay, log }, readers));
         Ok(())
+    }
+    /// Starts watching the folder of a pipe. While recordings are replayed, it gives what is there and ends.
+    pub(crate) fn start_folder(&mut self, options: &Options, pipe: &str, to: (&str, &Table), from: &Folder) -> Result<()> {
+        let source = FolderSource::open(&from.path, &from.names, &from.format, options.replay.is_some())?;
+        let (name, table) = to;
+        let reader = Reader::new(name, table, &from.format, TopicFilter::default())?;
+        let readers = vec![Reader { filled: Some(from.filled.clone()), ..reader }];
+        self.open.push(Source { pipe: Some(pipe.to_string()), ..Source::new(Feed::Folder(source), readers) });
+        self.started.push(pipe.to_string());
+        Ok(())
+    }
+    /// Whether every started source has ended or has nothing for now.
+    pub(crate) fn idle(&self) -> bool {
+        self.open.iter().all(|source| source.ended || source.idle)
+    }
+    /// Asks again the sources that had nothing.
+    pub(crate) fn ask_again(&mut self) {
+        for source in &mut self.open {
+            source.idle = false;
+            if let Feed::Folder(folder) = &mut source.feed {
+                folder.look_again();
+            }
+        }
+    }
+    /// What is there and cannot be read yet: files that may still grow.
+    pub(crate) fn waiting(&self) -> Vec<PathBuf> {
+        let folders = self.open.iter().filter_map(|source| match &source.feed {
+            Feed::Folder(folder) => Some(folder.waiting()),
+            _ => None,
+        });
+        folders.flatten().collect()
+    }
+    /// Files that changed after they were read, with the table that they were read into.
+    pub(crate) fn take_changed(&mut self) -> Vec<(String, PathBuf)> {
+        let mut changed = Vec::new();
+        for source in &mut self.open {
+            let (Feed::Folder(folder), Some(reader)) = (&mut source.feed, source.readers.first()) else { continue };
+            changed.extend(folder.take_changed().into_iter().map(|path| (reader.name.clone(), path)));
+        }
+        for (table, _) in &changed {
+            *self.progress.changed_files.entry(table.clone()).or_default() += 1;
+        }
+        changed
     }
     /// Whether every started source has ended.
     pub(crate) fn ended(&self) -> bool {
@@ -187,6 +254,7 @@ impl Sources {
         &mut self,
         options: &Options,
         clock: &mut Clock,
+        timezone: chrono_tz::Tz,
         workers: usize,
     ) -> Result<Vec<(InputId, InputBatch)>> {
         let mut batches = Vec::new();
@@ -210,7 +278,17 @@ impl Sources {
                 Feed::Recording { replay, log: None } => replay.read(records_max, bytes_max, &mut records)?,
                 Feed::Files(files) => files.read(records_max, bytes_max, &mut records)?,
                 Feed::Ordered(_) => ReadState::End,
+                Feed::Folder(folder) => {
+                    let known = folder.topics().len();
+                    let state = folder.read(records_max, bytes_max, &mut records)?;
+                    if folder.topics().len() > known {
+                        let topics = TopicFilter::all(folder.topics());
+                        source.readers.iter_mut().for_each(|reader| reader.topics = topics.clone());
+                    }
+                    state
+                }
             };
+            source.idle = state == ReadState::Idle;
             source.ended = state == ReadState::End;
             if let Some(latest) = records.latest() {
                 clock.saw_record(latest);
@@ -218,7 +296,7 @@ impl Sources {
             self.progress.records += records.len() as u64;
             let seen_at = clock.now();
             for reader in &mut source.readers {
-                reader.decode(&records, seen_at, &mut self.progress, &mut batches)?;
+                reader.decode(&records, (seen_at, timezone), &mut self.progress, &mut batches)?;
             }
         }
         Ok(batches)
@@ -263,17 +341,22 @@ impl Reader {
             errors_input: table.errors_input,
             errors_fail: table.errors_fail,
             lane: 0,
+            filled: None,
         })
     }
     fn decode(
         &mut self,
         records: &Records,
-        seen_at: i64,
+        (seen_at, timezone): (i64, chrono_tz::Tz),
         progress: &mut Progress,
         batches: &mut Vec<(InputId, InputBatch)>,
     ) -> Result<()> {
         let mut decoded = Decoded::default();
         self.decoder.decode(records, &self.topics, &mut decoded);
+        if let Some(filled) = &self.filled {
+            let filled = filled_at(filled, seen_at, timezone);
+            decoded.commands.iter_mut().for_each(|command| command.row = widen(&command.row, &filled));
+        }
         self.deliver(decoded, seen_at, progress, batches)
     }
     fn deliver(

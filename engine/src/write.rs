@@ -16,6 +16,7 @@ use deltaworks_sql::parser::{Body, Insert, Name, Statement, parse_script, rewrit
 use sqlparser::ast;
 
 use crate::catalog::Table;
+use crate::copy::at_instant;
 use crate::create::columns_help;
 use crate::error::EngineError;
 use crate::merge::check_updatable;
@@ -99,15 +100,8 @@ impl Engine {
     }
     /// A default with the clock read.
     fn default_expression(&mut self, default: &ast::Expr) -> Result<ScalarExpr> {
-        let now = self.clock.now();
-        let timezone = self.session.timezone();
-        Ok(self.session.expression(default, &Schema::default())?.transform(&|part| match part {
-            ScalarExpr::Clock(variable) => {
-                let data_type = ScalarExpr::Clock(variable).data_type();
-                ScalarExpr::literal(variable.at(now, 1, timezone), data_type)
-            }
-            other => other,
-        }))
+        let expression = self.session.expression(default, &Schema::default())?;
+        Ok(at_instant(&expression, self.clock.now(), self.timezone))
     }
     /// The same for the batch engine.
     pub(crate) fn default_value(&mut self, table: &Table, place: usize) -> Result<ScalarValue> {

@@ -19,7 +19,7 @@ use super::{Action, Clause, Parts, When};
 use crate::catalog::{self, Catalog, InsertKind, Table};
 use crate::create::refuse_clock;
 use crate::error::EngineError;
-use crate::query::short;
+use crate::query::{Continuous, short};
 use crate::script::Engine;
 use crate::write::parse_query;
 
@@ -34,9 +34,9 @@ impl Engine {
         check_target(&target, &table)?;
         let parts = Parts::new(merge, &target, &table)?;
         let source = self.source_plan(&parts)?;
-        self.check_circle(&target, &source)?;
+        self.check_circle(&target, &source.plan)?;
         let (spec, keys) = self.specification(&parts, &target, &table)?;
-        let plan = keyed(source, keys);
+        let plan = keyed(source.plan, keys);
         let mut reads = BTreeSet::new();
         Catalog::reads(&plan, &mut reads);
         let statement = self.next_statement();
@@ -46,6 +46,7 @@ impl Engine {
             target: target.clone(),
             plan,
             stamp: None,
+            calls: source.calls,
             merge: Some(spec),
             statement,
             dataflow: None,
@@ -53,7 +54,7 @@ impl Engine {
         self.catalog.inserts.push(inserted);
         self.install_over_installed(&target, &reads)
     }
-    fn source_plan(&mut self, parts: &Parts) -> Result<Plan> {
+    fn source_plan(&mut self, parts: &Parts) -> Result<Continuous> {
         let (body, _) = parse_query("SELECT * FROM x")?;
         let Body { mut query, hints } = body;
         if let ast::SetExpr::Select(select) = &mut *query.body
@@ -68,7 +69,7 @@ impl Engine {
                 "put lookup joins and WRITE_TIMESTAMP() into a keyed table, and merge from that",
             ));
         }
-        Ok(source.plan)
+        Ok(source)
     }
     /// The clauses over target and source, and per key column what looks it up, over the source alone.
     fn specification(&mut self, parts: &Parts, name: &str, table: &Table) -> Result<(MergeSpecification, Vec<ScalarExpr>)> {
