@@ -330,7 +330,7 @@ impl Engine {
         if progress.records > 0 {
             self.say(&format!("{} records read in {} ticks", progress.records, self.host.next_tick() - 1));
         }
-        for (table, letters) in &progress.dead {
+        for (table, letters) in progress.dead.iter().filter(|(_, letters)| **letters > 0) {
             let table = short(table);
             let (records, are) = if *letters == 1 { ("record", "is") } else { ("records", "are") };
             self.say(&format!("warning: {letters} {records} of {table} could not be decoded and {are} in {table}$errors"));

@@ -98,7 +98,7 @@ fn records_of_a_topic_are_repaired_too() {
 
 const PIPE: &str = "CREATE TABLE visit (id INT, page STRING, kind STRING DEFAULT 'web', PRIMARY KEY (id));
     CREATE TABLE pages (page STRING, visits BIGINT, PRIMARY KEY (page))
-      WITH ('connector' = 'filesystem', 'path' = 'pages.jsonl', 'format' = 'json');
+      WITH ('connector' = 'filesystem', 'path' = 'pages.jsonl', 'format' = 'changelog-json');
     CREATE PIPE visits AS COPY INTO visit (id, page) FROM 'in' USING csv OPTIONS ('header' = 'true');
     INSERT INTO pages SELECT page, COUNT(*) FROM visit GROUP BY page;";
 

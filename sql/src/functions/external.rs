@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType as ArrowType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, Result, exec_err};
+use datafusion::common::{DataFusionError, Result, exec_err, plan_err};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
@@ -26,6 +26,7 @@ pub trait Caller: Send + Sync {
 /// A function whose answers come from an API connection.
 pub(crate) struct External {
     name: String,
+    types: Vec<ArrowType>,
     returns: ArrowType,
     signature: Signature,
     caller: Option<Arc<dyn Caller>>,
@@ -41,9 +42,9 @@ impl External {
         // Volatile, so that no rule evaluates it or moves it to where it is evaluated more often.
         let signature = match types.is_empty() {
             true => Signature::nullary(Volatility::Volatile),
-            false => Signature::exact(types, Volatility::Volatile),
+            false => Signature::user_defined(Volatility::Volatile),
         };
-        ScalarUDF::new_from_impl(External { name, returns, signature, caller })
+        ScalarUDF::new_from_impl(External { name, types, returns, signature, caller })
     }
 }
 /// Whether a function of the batch engine is an external one.
@@ -89,13 +90,13 @@ impl std::fmt::Debug for External {
 // Who answers is no part of what the function is.
 impl PartialEq for External {
     fn eq(&self, other: &Self) -> bool {
-        (&self.name, &self.returns, &self.signature) == (&other.name, &other.returns, &other.signature)
+        (&self.name, &self.types, &self.returns) == (&other.name, &other.types, &other.returns)
     }
 }
 impl Eq for External {}
 impl Hash for External {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.name, &self.returns, &self.signature).hash(state);
+        (&self.name, &self.types, &self.returns).hash(state);
     }
 }
 
@@ -105,6 +106,16 @@ impl ScalarUDFImpl for External {
     }
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+    /// Numbers become the numbers that were declared; anything else must be of its type.
+    fn coerce_types(&self, given: &[ArrowType]) -> Result<Vec<ArrowType>> {
+        let fits = |(given, wanted): (&ArrowType, &ArrowType)| {
+            given == wanted || given.is_null() || (given.is_numeric() && wanted.is_numeric())
+        };
+        if given.len() != self.types.len() || !given.iter().zip(&self.types).all(fits) {
+            return plan_err!("external function \"{}\" takes {:?}, not {given:?}", self.name, self.types);
+        }
+        Ok(self.types.clone())
     }
     fn return_type(&self, _: &[ArrowType]) -> Result<ArrowType> {
         Ok(self.returns.clone())
