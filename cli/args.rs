@@ -29,6 +29,16 @@ pub(crate) enum Command {
         #[command(flatten)]
         options: RunArguments,
     },
+    /// Runs a job and prints what it took: seconds, CPU seconds, memory, and the time of single changes.
+    Bench {
+        /// The job.
+        job: PathBuf,
+        /// How many of the last records are given one by one, each waited for.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        single: usize,
+        #[command(flatten)]
+        options: RunArguments,
+    },
     /// Interactive SQL.
     Shell {
         #[command(flatten)]
@@ -52,7 +62,10 @@ impl Command {
     /// How the command runs a job, if it does.
     pub(crate) fn options(&self) -> Option<&RunArguments> {
         match self {
-            Command::Run { options, .. } | Command::Explain { options, .. } | Command::Shell { options } => Some(options),
+            Command::Run { options, .. }
+            | Command::Explain { options, .. }
+            | Command::Bench { options, .. }
+            | Command::Shell { options } => Some(options),
             Command::Record { .. } => None,
         }
     }
@@ -120,6 +133,7 @@ impl RunArguments {
         self.refuse_unsupported()?;
         let mut options = Options {
             replay: self.replay.clone(),
+            replay_speed: self.speed()?,
             tick_records: self.tick_records as usize,
             clock: self.clock.as_deref().map(clock).transpose()?,
             timezone: self.timezone.clone(),
@@ -156,9 +170,15 @@ impl RunArguments {
             Format::Json => OutputFormat::Json,
         }
     }
+    fn speed(&self) -> Result<Option<f64>, EngineError> {
+        let speed = speed(&self.replay_speed)?;
+        if speed.is_some() && self.replay.is_none() {
+            return Err(EngineError::new("--replay-speed needs a replay", "name the recording with --replay DIR"));
+        }
+        Ok(speed)
+    }
     fn refuse_unsupported(&self) -> Result<(), EngineError> {
         let asked = [
-            ("--replay-speed", speed(&self.replay_speed)?.is_some()),
             ("--record", self.record.is_some()),
             ("--state", self.state.is_some()),
             ("--checkpoint-interval", self.checkpoint_interval.is_some()),

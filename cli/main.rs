@@ -4,6 +4,7 @@
 //! begins with `error:`, and no other line does.
 
 mod args;
+mod bench;
 mod shell;
 
 use std::io::IsTerminal;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
-use deltaworks_engine::{Engine, EngineError, print_results, read_job};
+use deltaworks_engine::{Engine, EngineError, Results, print_results, read_job};
 
 use args::{Arguments, Command, RunArguments};
 
@@ -68,6 +69,13 @@ fn command(arguments: Arguments) -> Result<(), EngineError> {
             let (text, file) = read_job(&job)?;
             engine(&options)?.explain_script(&text, &file)
         }
+        Command::Bench { job, single, options } => {
+            let start = std::time::Instant::now();
+            let (text, file) = read_job(&job)?;
+            let figures = engine_with(&options, Box::new(|_| Ok(())))?.bench_script(&text, &file, single)?;
+            println!("{}", bench::line(&figures, start)?);
+            Ok(())
+        }
         Command::Shell { options } => shell::run(&options),
         Command::Record { .. } => {
             Err(EngineError::new("recording from a broker is not supported yet", "copy a recording made elsewhere"))
@@ -82,6 +90,10 @@ fn run(job: &std::path::Path, arguments: &RunArguments) -> Result<(), EngineErro
 
 /// An engine that prints to stdout and stderr and stops at the first Ctrl-C; the second ends the process.
 fn engine(arguments: &RunArguments) -> Result<Engine, EngineError> {
+    engine_with(arguments, print_results(arguments.format(), std::io::stdout()))
+}
+/// The same, with result sets going elsewhere.
+fn engine_with(arguments: &RunArguments, results: Results) -> Result<Engine, EngineError> {
     arguments.check_folders()?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -93,11 +105,10 @@ fn engine(arguments: &RunArguments) -> Result<Engine, EngineError> {
     // Without a terminal only warnings are said.
     let quiet = !std::io::stderr().is_terminal();
     let say = move |text: &str| {
-        if !quiet || text.starts_with("warning:") || text.contains(" row") {
+        if !quiet || text.starts_with("warning:") || text.contains(" row") || text.contains("insert into ") {
             eprintln!("{text}");
         }
     };
-    let results = print_results(arguments.format(), std::io::stdout());
     Engine::new(arguments.options()?, results, Box::new(say), stop)
 }
 

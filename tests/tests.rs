@@ -7,7 +7,10 @@
 //! | `bad_input` | broken records and broken scripts |
 //! | `external` | external functions against a small HTTP server |
 //! | `mission` | the statements that the documents behind the project print, where they are there |
-//! | `statements` | COPY INTO, REPAIR TABLE, pipes |
+//! | `loading` | COPY INTO, REPAIR TABLE, pipes |
+//! | `statements` | what statements say on stderr |
+//! | `retention` | streams, rows that leave with age, the pace of a replay, the limit of joins without equality |
+//! | `explain_analyze` | the rows and failures of every operator |
 //! | `real_input` | the first-touch job on a grocery panel, where that data is there |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -16,8 +19,12 @@
 mod bad_input;
 #[path = "end_to_end/command_line.rs"]
 mod command_line;
+#[path = "end_to_end/explain_analyze.rs"]
+mod explain_analyze;
 #[path = "end_to_end/external.rs"]
 mod external;
+#[path = "end_to_end/loading.rs"]
+mod loading;
 #[path = "end_to_end/mission.rs"]
 mod mission;
 #[path = "end_to_end/program.rs"]
@@ -26,5 +33,7 @@ mod program;
 mod real_input;
 #[path = "end_to_end/replay.rs"]
 mod replay;
+#[path = "end_to_end/retention.rs"]
+mod retention;
 #[path = "end_to_end/statements.rs"]
 mod statements;

@@ -11,6 +11,7 @@
 //! | `changelog.rs` | [`changelog::ChangelogFile`]: a changelog file, written by hand |
 //! | `answer.rs` | [`answer::Answer`]: a folded changelog and its hash |
 //! | `measure.rs` | [`measure::Measured`]: wall time, CPU time and peak memory of a process |
+//! | `single.rs` | [`single::Ticks`]: a dataflow on this thread whose ticks are timed |
 //! | `latency.rs` | [`latency::Latencies`]: percentiles of single changes |
 
 pub mod answer;
@@ -21,6 +22,7 @@ pub mod latency;
 pub mod measure;
 pub mod random;
 pub mod records;
+pub mod single;
 pub mod ticks;
 pub mod topics;
 

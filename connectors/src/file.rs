@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use crate::decode::TableFormat;
 use crate::error::{Error, Result};
-use crate::format::csv::Dialect;
+use crate::format::csv::{Dialect, has_header};
 use crate::format::json::Field;
 use crate::format::{Format, parse, text};
 use crate::lines::Lines;
@@ -69,7 +69,7 @@ impl FileSource {
         Ok(FileSource {
             format: table.format,
             dialect: Dialect::from_options(&table.options)?,
-            header: table.options.boolean("header", false)?,
+            header: has_header(&table.options)?,
             columns: table.physical(),
             current: None,
             index: 0,

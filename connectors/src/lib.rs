@@ -10,7 +10,6 @@
 //! | `ordered.rs` | [`OrderedFiles`]: file sources merged by a timestamp column |
 //! | `decode.rs` | [`TableFormat`] and [`Decoder`]: from records to commands on a table, and [`DeadLetter`]s |
 //! | `format/` | one file per format: JSON, Debezium, CSV, raw, packed; the text that rows become |
-//! | `bitmap.rs` | the canonical bytes of a BITMAP |
 //! | `sink.rs` | [`ChangeSink`]: changelogs to files and to the standard output |
 //! | `http.rs` | [`HttpFunction`](http::HttpFunction): calls of external functions |
 //! | `options.rs` | [`Options`]: what stands behind WITH, checked and masked |
@@ -19,7 +18,6 @@
 //! A record goes from bytes straight into a packed row: what is wrong with it is known field by field, and a bad record
 //! never takes its neighbours with it. What cannot be decoded becomes a [`DeadLetter`], never an [`Error`].
 
-pub mod bitmap;
 pub mod decode;
 pub mod error;
 pub mod file;

@@ -66,6 +66,33 @@ impl Replay {
         }
         Ok(replay)
     }
+    /// The timestamp of the next record; None at the end, and [`NO_TIMESTAMP`] where it has none.
+    pub fn next_timestamp(&self) -> Option<i64> {
+        self.heads.peek().map(|Reverse((timestamp, _))| *timestamp)
+    }
+    /// As [`RecordSource::read`], but stops before the first record whose timestamp is not before `end`.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn read_before(&mut self, end: i64, max_records: usize, max_bytes: usize, into: &mut Records) -> Result<ReadState> {
+        let mut left = max_records;
+        while left > 0 && into.bytes() < max_bytes && self.next_timestamp().is_some_and(|next| next < end) {
+            let Some(Reverse((_, index))) = self.heads.pop() else { break };
+            // The same partition goes on while it stays the smallest: that saves the way through the heap.
+            let others = self.heads.peek().map(|Reverse(head)| *head);
+            loop {
+                self.partitions[index].take_head(into);
+                left -= 1;
+                let Some(timestamp) = self.partitions[index].read_head()? else { break };
+                let is_smallest = others.is_none_or(|other| (timestamp, index) < other);
+                if !is_smallest || timestamp >= end || left == 0 || into.bytes() >= max_bytes {
+                    self.heads.push(Reverse((timestamp, index)));
+                    break;
+                }
+            }
+        }
+        Ok(self.state())
+    }
     /// Adds the records of one tick of the tick log to `into`, in the order of a replay.
     ///
     /// # Errors
@@ -107,23 +134,7 @@ impl RecordSource for Replay {
         &self.topics
     }
     fn read(&mut self, max_records: usize, max_bytes: usize, into: &mut Records) -> Result<ReadState> {
-        let mut left = max_records;
-        while left > 0 && into.bytes() < max_bytes {
-            let Some(Reverse((_, index))) = self.heads.pop() else { break };
-            // The same partition goes on while it stays the smallest: that saves the way through the heap.
-            let others = self.heads.peek().map(|Reverse(head)| *head);
-            loop {
-                self.partitions[index].take_head(into);
-                left -= 1;
-                let Some(timestamp) = self.partitions[index].read_head()? else { break };
-                let is_smallest = others.is_none_or(|other| (timestamp, index) < other);
-                if !is_smallest || left == 0 || into.bytes() >= max_bytes {
-                    self.heads.push(Reverse((timestamp, index)));
-                    break;
-                }
-            }
-        }
-        Ok(self.state())
+        self.read_before(i64::MAX, max_records, max_bytes, into)
     }
     fn progress(&self) -> Vec<PartitionProgress> {
         let progress = |partition: &Partition| PartitionProgress {

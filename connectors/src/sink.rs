@@ -5,7 +5,7 @@
 //! | `changelog-json` (default) | `{"op":"+I","tick":7,"row":{..}}` | every change |
 //! | `upsert-json`, or `'changelog.mode' = 'upsert'` | `{"op":"upsert","tick":7,"key":{..},"row":{..}}`; a delete has row null | every change; needs a key |
 //! | `json` | `{..}` | inserts only |
-//! | `csv` | a line of CSV below a header | inserts only |
+//! | `csv` | a line of CSV, below a header with `'header' = 'true'` as for a source | inserts only |
 //!
 //! *Guarantee*: a file is begun anew at every start, so a run's output is complete and in order. Lines are handed to the
 //! system when 64 KiB have gathered, and at [`ChangeSink::flush`].
@@ -18,6 +18,7 @@ use std::io::{Stdout, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::format::csv;
 use crate::format::text::{JsonRows, check_unique, write_csv_header, write_csv_row};
 use crate::options::Options;
 
@@ -50,7 +51,10 @@ pub enum SinkFormat {
     /// Rows alone, as JSON.
     Json,
     /// Rows alone, as CSV.
-    Csv,
+    Csv {
+        /// Whether the names of the columns come first.
+        header: bool,
+    },
 }
 
 /// Where changes are written.
@@ -101,7 +105,7 @@ impl SinkSpec {
         if format == SinkFormat::UpsertJson && key.is_empty() {
             return Err(Error::NoKey { sink: spec.name() });
         }
-        if format != SinkFormat::Csv {
+        if !matches!(format, SinkFormat::Csv { .. }) {
             check_unique(schema)?;
         }
         Ok(spec)
@@ -117,7 +121,7 @@ impl SinkSpec {
             SinkTarget::File(path) => Output::File(create(path)?, path.clone()),
         };
         let mut sink = TextSink { lines: Lines::new(self), buffer: Vec::with_capacity(2 * BUFFER_BYTES), out };
-        if self.format == SinkFormat::Csv {
+        if self.format == (SinkFormat::Csv { header: true }) {
             write_csv_header(&self.schema, &mut sink.buffer);
         }
         Ok(Box::new(sink))
@@ -147,7 +151,9 @@ impl SinkFormat {
             None | Some("json" | "changelog-json") if upsert => Ok(SinkFormat::UpsertJson),
             None | Some("changelog-json") => Ok(SinkFormat::ChangelogJson),
             Some("json") => Ok(SinkFormat::Json),
-            Some("csv") if !upsert => Ok(SinkFormat::Csv),
+            Some("csv") if !upsert => {
+                csv::check_plain(options).and_then(|()| Ok(SinkFormat::Csv { header: csv::has_header(options)? }))
+            }
             Some("csv") => Err(options.invalid("changelog.mode", "upsert", "'format' = 'upsert-json' with it")),
             Some(name) => {
                 let known = "changelog-json, upsert-json, json, csv".to_owned();
@@ -201,14 +207,14 @@ impl Lines {
         match self.format {
             SinkFormat::ChangelogJson => self.changelog(tick, kind, row, out),
             SinkFormat::UpsertJson => self.upsert(tick, kind, row, out),
-            SinkFormat::Json | SinkFormat::Csv if kind != RowKind::Insert => {
+            SinkFormat::Json | SinkFormat::Csv { .. } if kind != RowKind::Insert => {
                 return Err(Error::NotAppendOnly { sink: self.name.clone(), kind: kind.symbol(), tick });
             }
             SinkFormat::Json => {
                 self.rows.write(row, out);
                 out.push(b'\n');
             }
-            SinkFormat::Csv => write_csv_row(&self.types, row, out),
+            SinkFormat::Csv { .. } => write_csv_row(&self.types, row, out),
         }
         Ok(())
     }

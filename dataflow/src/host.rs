@@ -35,6 +35,7 @@ use crate::arrange::{Arranged, Batch, Collection, Trace, collection};
 use crate::command::Command;
 use crate::cursor::{TraceCursor, batches_of};
 use crate::row::Row;
+use crate::timing::{Busy, log_schedule, stop_log};
 use crate::{Diff, Time};
 
 /// Names an input across all workers.
@@ -61,13 +62,21 @@ pub enum HostError {
     /// A worker thread panicked; the message and place.
     #[error("a worker thread failed: {0}")]
     WorkerPanicked(String),
+    /// A limit that stops the run was reached: what, and what to do about it.
+    #[error("{message}")]
+    Limit {
+        /// What has reached which limit.
+        message: String,
+        /// What would be right.
+        help: String,
+    },
     /// The threads could not be started.
     #[error("could not start the worker threads: {0}")]
     Start(String),
 }
 
 enum Request {
-    Install { name: String, build: Arc<BuildFn>, start: Time },
+    Install { name: String, build: Arc<BuildFn>, start: Time, timed: bool },
     Drop { name: String },
     Tick { time: Time, inputs: Vec<(InputId, InputBatch)> },
     Read { trace: String, at: Time, reply: Sender<ReadChunk> },
@@ -96,8 +105,32 @@ struct Shared {
 struct State {
     /// Per worker: all ticks before this one are complete.
     upper: Vec<Time>,
-    failure: Option<String>,
+    failure: Option<Failure>,
     stopped: usize,
+}
+/// Why a run cannot go on.
+#[derive(Clone)]
+enum Failure {
+    Panic(String),
+    Limit { message: String, help: String },
+}
+impl From<Failure> for HostError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Panic(message) => HostError::WorkerPanicked(message),
+            Failure::Limit { message, help } => HostError::Limit { message, help },
+        }
+    }
+}
+/// Ends the run from within a dataflow.
+#[derive(Clone)]
+pub struct Alarm(Arc<Shared>);
+impl Alarm {
+    /// Makes whoever waits for a tick fail with [`HostError::Limit`]. The first alarm counts.
+    pub fn limit(&self, message: String, help: String) {
+        self.0.lock().failure.get_or_insert(Failure::Limit { message, help });
+        self.0.changed.notify_all();
+    }
 }
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -155,8 +188,16 @@ impl Host {
     }
     /// Builds a dataflow on every worker. What it imports appears in it at the next tick.
     pub fn install(&self, name: &str, build: Arc<BuildFn>) {
+        self.install_all(name, &build, false);
+    }
+    /// As [`install`](Self::install); [`Build::busy`] says how long its operators run. No other dataflow may be installed
+    /// before this one is dropped.
+    pub fn install_timed(&self, name: &str, build: Arc<BuildFn>) {
+        self.install_all(name, &build, true);
+    }
+    fn install_all(&self, name: &str, build: &Arc<BuildFn>, timed: bool) {
         for worker in 0..self.workers() {
-            let request = Request::Install { name: name.to_string(), build: Arc::clone(&build), start: self.next };
+            let request = Request::Install { name: name.to_string(), build: Arc::clone(build), start: self.next, timed };
             self.send(worker, request);
         }
     }
@@ -179,12 +220,12 @@ impl Host {
     /// Waits until the tick is complete on all workers.
     ///
     /// # Errors
-    /// [`HostError::WorkerPanicked`].
+    /// [`HostError::WorkerPanicked`], [`HostError::Limit`].
     pub fn wait_complete(&self, tick: Time) -> Result<(), HostError> {
         let mut state = self.shared.lock();
         loop {
-            if let Some(message) = &state.failure {
-                return Err(HostError::WorkerPanicked(message.clone()));
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone().into());
             }
             if state.upper.iter().all(|upper| *upper > tick) {
                 return Ok(());
@@ -215,9 +256,9 @@ impl Host {
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
-        self.failure().map_or(Ok(()), |message| Err(HostError::WorkerPanicked(message)))
+        self.failure().map_or(Ok(()), |failure| Err(failure.into()))
     }
-    fn failure(&self) -> Option<String> {
+    fn failure(&self) -> Option<Failure> {
         self.shared.lock().failure.clone()
     }
     /// What the observers of all dataflows report, by name: one entry per worker and observer.
@@ -236,7 +277,7 @@ impl Host {
     pub fn stop(mut self) -> Result<(), HostError> {
         self.stop_workers();
         match self.shared.lock().failure.take() {
-            Some(message) => Err(HostError::WorkerPanicked(message)),
+            Some(failure) => Err(failure.into()),
             None => Ok(()),
         }
     }
@@ -245,13 +286,13 @@ impl Host {
         for worker in 0..self.workers() {
             self.send(worker, Request::Stop);
         }
-        if self.shared.lock().failure.is_some() {
+        if matches!(self.shared.lock().failure, Some(Failure::Panic(_))) {
             // The other workers may wait for the failed one for ever: they end with the process.
             std::mem::forget(guards);
         } else {
             for result in guards.join() {
                 if let Err(message) = result {
-                    self.shared.lock().failure.get_or_insert(message);
+                    self.shared.lock().failure.get_or_insert(Failure::Panic(message));
                 }
             }
         }
@@ -334,6 +375,8 @@ struct Installed {
     exports: Vec<String>,
     feeds: Vec<String>,
     observers: Vec<(String, Observer)>,
+    /// How long its operators run; None where nobody asked.
+    busy: Option<Rc<RefCell<Busy>>>,
 }
 
 /// One worker's dataflows, inputs and kept traces.
@@ -345,8 +388,9 @@ struct Local {
     traces: BTreeMap<String, Trace>,
     feeds: BTreeMap<String, Feed>,
     /// What the dataflows that feed a table share with the table's own, by table.
-    shared: BTreeMap<String, Rc<dyn Any>>,
+    by_table: BTreeMap<String, Rc<dyn Any>>,
     reads: VecDeque<Reading>,
+    shared: Arc<Shared>,
 }
 
 /// Builds one dataflow on one worker.
@@ -417,7 +461,7 @@ impl<'s> Build<'_, 's> {
     /// What the dataflows of this worker that feed the table `table` share with the one that folds it; made when first asked
     /// for, and gone with the table. One table shares one type.
     pub fn shared<T: Default + 'static>(&mut self, table: &str) -> Rc<T> {
-        let made = self.local.shared.entry(table.to_string()).or_insert_with(|| Rc::new(T::default()));
+        let made = self.local.by_table.entry(table.to_string()).or_insert_with(|| Rc::new(T::default()));
         Rc::clone(made).downcast().expect("one table shares one type")
     }
     /// Makes completion of a tick wait for this stream.
@@ -433,6 +477,18 @@ impl<'s> Build<'_, 's> {
     /// Registers what [`Host::observe`] asks on this worker.
     pub fn observe(&mut self, name: &str, observer: impl Fn() -> Report + 'static) {
         self.installed.observers.push((name.to_string(), Box::new(observer)));
+    }
+    /// How long the dataflow's operators run, if it was installed with [`Host::install_timed`]; else nothing.
+    pub fn busy(&self) -> Rc<RefCell<Busy>> {
+        self.installed.busy.clone().unwrap_or_default()
+    }
+    /// The number of the next operator on this worker.
+    pub fn next_operator(&self) -> usize {
+        self.scope.worker().peek_identifier()
+    }
+    /// What ends the run from within the dataflow.
+    pub fn alarm(&self) -> Alarm {
+        Alarm(Arc::clone(&self.local.shared))
     }
     /// Whether an arrangement of that name is kept.
     pub fn has_export(&self, name: &str) -> bool {
@@ -450,20 +506,21 @@ impl<'s> Build<'_, 's> {
 }
 
 impl Local {
-    fn new() -> Self {
+    fn new(shared: &Arc<Shared>) -> Self {
         Local {
+            shared: Arc::clone(shared),
             next: 1,
             dataflows: BTreeMap::new(),
             inputs: BTreeMap::new(),
             traces: BTreeMap::new(),
             feeds: BTreeMap::new(),
-            shared: BTreeMap::new(),
+            by_table: BTreeMap::new(),
             reads: VecDeque::new(),
         }
     }
     fn apply(&mut self, worker: &mut Worker, request: Request) {
         match request {
-            Request::Install { name, build, start } => self.install(worker, &name, &*build, start),
+            Request::Install { name, build, start, timed } => self.install(worker, &name, &*build, start, timed),
             Request::Drop { name } => self.drop_dataflow(worker, &name),
             Request::Tick { time, inputs } => self.tick(time, inputs),
             Request::Read { trace, at, reply } => {
@@ -471,13 +528,17 @@ impl Local {
                 self.reads.push_back(Reading { batches, at, after: None, reply });
             }
             Request::Observe { reply } => {
+                if let Some(mut log) = worker.log_register() {
+                    log.flush();
+                }
                 let observers = self.dataflows.values().flat_map(|dataflow| &dataflow.observers);
                 let _ = reply.send(observers.map(|(name, observer)| (name.clone(), observer())).collect());
             }
             Request::Stop => {}
         }
     }
-    fn install(&mut self, worker: &mut Worker, name: &str, build: &BuildFn, start: Time) {
+    fn install(&mut self, worker: &mut Worker, name: &str, build: &BuildFn, start: Time, timed: bool) {
+        let busy = timed.then(|| log_schedule(worker));
         let mut installed = Installed {
             index: worker.next_dataflow_index(),
             probe: ProbeHandle::new(),
@@ -486,6 +547,7 @@ impl Local {
             exports: Vec::new(),
             feeds: Vec::new(),
             observers: Vec::new(),
+            busy,
         };
         let (index, peers) = (worker.index(), worker.peers());
         worker.dataflow_named::<Time, _, _>(name, |scope| {
@@ -508,13 +570,16 @@ impl Local {
             self.traces.remove(trace);
         }
         for table in &installed.feeds {
-            self.shared.remove(table);
+            self.by_table.remove(table);
             self.feeds.remove(table);
         }
         for feed in self.feeds.values_mut() {
             feed.sources.retain(|(source, _, _)| source != name);
         }
         worker.drop_dataflow(installed.index);
+        if installed.busy.is_some() {
+            stop_log(worker);
+        }
     }
     fn tick(&mut self, time: Time, inputs: Vec<(InputId, InputBatch)>) {
         for (id, batch) in inputs {
@@ -592,12 +657,12 @@ impl Reading {
     }
 }
 
-fn run_worker(worker: &mut Worker, requests: &Receiver<Request>, shared: &Shared) {
+fn run_worker(worker: &mut Worker, requests: &Receiver<Request>, shared: &Arc<Shared>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| serve(worker, requests, shared)));
     let mut state = shared.lock();
     state.stopped += 1;
     if let Err(panic) = outcome {
-        state.failure.get_or_insert(panic_message(&*panic));
+        state.failure.get_or_insert(Failure::Panic(panic_message(&*panic)));
     }
     drop(state);
     shared.changed.notify_all();
@@ -608,22 +673,27 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Applies requests and steps until told to stop.
-fn serve(worker: &mut Worker, requests: &Receiver<Request>, shared: &Shared) {
-    let mut local = Local::new();
+fn serve(worker: &mut Worker, requests: &Receiver<Request>, shared: &Arc<Shared>) {
+    let mut local = Local::new(shared);
     let mut published = 1;
+    // A request that waits until all ticks before it are complete. Ticks themselves do not wait: while one is held up by another
+    // worker, the next goes on.
+    let mut held = None;
     loop {
-        if local.upper() < local.next {
-            // A tick is under way. Parks only where other workers have to go on first.
-            worker.step_or_park(None);
-        } else {
-            match requests.try_recv() {
-                Ok(Request::Stop) | Err(TryRecvError::Disconnected) => break,
-                Ok(request) => local.apply(worker, request),
-                Err(TryRecvError::Empty) if local.reads.is_empty() => {
-                    worker.step_or_park(None);
-                }
-                Err(TryRecvError::Empty) => local.step_read(),
+        let under_way = local.upper() < local.next;
+        match held.take().map_or_else(|| requests.try_recv(), Ok) {
+            Ok(request @ Request::Tick { .. }) => local.apply(worker, request),
+            Ok(request) if under_way => {
+                held = Some(request);
+                // Parks only where other workers have to go on first.
+                worker.step_or_park(None);
             }
+            Ok(Request::Stop) | Err(TryRecvError::Disconnected) => break,
+            Ok(request) => local.apply(worker, request),
+            Err(TryRecvError::Empty) if under_way || local.reads.is_empty() => {
+                worker.step_or_park(None);
+            }
+            Err(TryRecvError::Empty) => local.step_read(),
         }
         local.pump_feeds();
         let upper = local.upper();
@@ -724,6 +794,29 @@ mod tests {
             host.wait_complete(tick).expect("complete");
             assert_eq!(contents(&host, "v"), vec![(row(&[1]), 1), (row(&[2]), 1)]);
         }
+    }
+
+    #[test]
+    fn an_alarm_is_an_error_of_the_run_and_the_threads_end() {
+        let mut host = Host::start(2).expect("a host");
+        host.install(
+            "limited",
+            Arc::new(|build: &mut Build<'_, '_>| {
+                let alarm = build.alarm();
+                let rows = build.updates(1).map(move |row| {
+                    alarm.limit("too many".into(), "have fewer".into());
+                    row
+                });
+                build.watch(rows.inner);
+            }),
+        );
+        let tick = host.tick(vec![vec![(1, updates(&[(1, 1)]))]]);
+        while host.complete() < tick {
+            std::thread::yield_now();
+        }
+        let error = host.wait_complete(tick).expect_err("a failure");
+        assert!(matches!(&error, HostError::Limit { help, .. } if help == "have fewer"), "{error:?}");
+        assert_eq!(host.stop().expect_err("the same").to_string(), "too many");
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `row.rs` | [`Row`]: one packed, order-preserving, self-delimiting row; [`Datum`]: one decoded field |
 //! | `types.rs` | [`DataType`], [`Column`], [`Schema`]: what the fields of a row mean |
+//! | `temporal.rs` | dates, timestamps and intervals as text |
 //! | `batch.rs` | rows to and from Arrow record batches |
+//! | `bitmap` | the bytes of a BITMAP, and set operations on them, chunk by chunk |
 //! | `container.rs` | the byte container that arrangements store rows in |
 //! | `arrange.rs` | [`Arranged`]: a keyed, shared index; the one place that names spine, batcher and builder |
 //! | `cursor.rs` | [`TraceCursor`]: seeks keys and values in the batches of an arrangement |
@@ -16,12 +18,15 @@
 
 pub mod arrange;
 pub mod batch;
+pub mod bitmap;
 pub mod changelog;
 pub mod command;
 pub mod container;
 pub mod cursor;
 pub mod host;
 pub mod row;
+pub mod temporal;
+pub mod timing;
 pub mod types;
 
 pub use arrange::{Arranged, Collection, KeyedCollection, Trace};

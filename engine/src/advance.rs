@@ -1,6 +1,6 @@
 //! Getting ahead: pending definitions are installed, sources start and are read, ticks complete, sinks are flushed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_connectors::sink::{SinkFormat, SinkSpec, SinkTarget};
 use deltaworks_dataflow::Time;
 use deltaworks_dataflow::host::{InputBatch, InputId};
+use deltaworks_sql::render::EXPIRED;
 
 use crate::catalog::{Catalog, Entry, Kind, Table};
 use crate::error::EngineError;
@@ -98,18 +99,25 @@ impl Engine {
         let later = self.later();
         let interactive = self.options.interactive;
         let batch = self.options.evaluation == Evaluation::Batch;
+        let streams: BTreeSet<String> =
+            self.catalog.entries.iter().filter(|(_, entry)| entry.is_stream()).map(|(name, _)| name.clone()).collect();
         self.dataflows += 1;
         let clock_input = self.next_input;
         self.next_input += 1;
-        self.clocks.push(clock_input);
+        let dataflow = format!("dataflow {}", self.dataflows);
+        self.clocks.insert(dataflow.clone(), clock_input);
         let request = install::Request {
             names,
             inserts,
-            // Any later query may call the function.
-            read_later: &|name| interactive || batch || later.contains(name) || name.ends_with("$results"),
+            // The batch evaluation of tests computes its views from rows, those of streams too. Any later query may call an
+            // external function.
+            read_later: &|name| {
+                let read = interactive || later.contains(name) || name.ends_with("$results");
+                batch || !streams.contains(name) && read
+            },
             desk: self.calls.desk.clone(),
             sinks: &self.sinks,
-            dataflow: format!("dataflow {}", self.dataflows),
+            dataflow,
             clock_input,
             timezone: self.timezone,
         };
@@ -118,17 +126,20 @@ impl Engine {
     /// The qualified names that statements still to come read, through inlined views.
     pub(crate) fn later(&self) -> BTreeSet<String> {
         let mut later = BTreeSet::new();
-        let matches = |name: &&String| {
-            let object = name.split_once('.').map_or(name.as_str(), |(_, object)| object);
-            self.read_later.contains(object)
-        };
+        let matches = |name: &&String| self.read_later.contains(object(name));
         let mut open: Vec<String> = self.catalog.entries.keys().filter(matches).cloned().collect();
         while let Some(name) = open.pop() {
             if !later.insert(name.clone()) {
                 continue;
             }
-            if let Some(Kind::Inlined(_, tables)) = self.catalog.get(&name).map(|entry| &entry.kind) {
-                open.extend(tables.iter().cloned());
+            match self.catalog.get(&name).map(|entry| &entry.kind) {
+                Some(Kind::Inlined(_, tables)) => open.extend(tables.iter().cloned()),
+                Some(Kind::Dynamic(view)) if self.analyzed_later.contains(object(&name)) => {
+                    let mut reads = BTreeSet::new();
+                    Catalog::reads(&view.plan, &mut reads);
+                    open.extend(reads);
+                }
+                _ => {}
             }
         }
         later
@@ -205,7 +216,9 @@ impl Engine {
     /// Whether a table reads from a connector: it has one and nothing is inserted into it.
     fn is_source(&self, name: &str) -> bool {
         let Some(table) = self.catalog.get(name).and_then(|entry| entry.table()) else { return false };
-        table.connector.is_some() && !self.catalog.inserts.iter().any(|insert| insert.target == name)
+        table.connector.is_some()
+            && !self.sinks.contains_key(name)
+            && !self.catalog.inserts.iter().any(|insert| insert.target == name)
     }
     fn install_all(&mut self) -> Result<()> {
         let pending: BTreeSet<String> = self.catalog.entries.keys().filter(|n| self.is_pending(n)).cloned().collect();
@@ -241,6 +254,9 @@ impl Engine {
     }
     /// Reads the started sources: the bounded ones to their end, the others as far as asked.
     fn drain(&mut self, until: Until) -> Result<()> {
+        if self.single > 0 {
+            return self.drain_measuring();
+        }
         self.sources.ask_again();
         // What is there and not whole when this begins.
         let mut arrived: Option<Vec<PathBuf>> = None;
@@ -250,8 +266,12 @@ impl Engine {
             self.report_changed_files();
             let idle = self.sources.idle();
             if !idle || !batches.is_empty() || ticked.elapsed() >= IDLE_TICK {
-                self.send_tick(batches)?;
+                let tick = self.send_tick(batches)?;
                 ticked = Instant::now();
+                if self.sources.is_paced() {
+                    // The next tick may be long in coming: sinks do not wait for it.
+                    self.hand_on(tick)?;
+                }
             }
             if !idle {
                 continue;
@@ -269,12 +289,16 @@ impl Engine {
     }
     /// Nothing is there for now: what is under way completes and the sinks hand it on, then a moment passes.
     fn rest(&mut self) -> Result<()> {
-        self.host.wait_complete(self.host.next_tick() - 1)?;
+        self.hand_on(self.host.next_tick() - 1)?;
         self.take_answers(false)?;
-        self.write_sinks()?;
-        self.sinks.values_mut().try_for_each(OpenSink::flush)?;
         std::thread::sleep(IDLE);
         Ok(())
+    }
+    /// Waits until a tick is complete; then everybody sees what the sinks have.
+    fn hand_on(&mut self, tick: Time) -> Result<()> {
+        self.host.wait_complete(tick)?;
+        self.write_sinks()?;
+        self.sinks.values_mut().try_for_each(OpenSink::flush)
     }
     fn report_changed_files(&mut self) {
         for (table, path) in self.sources.take_changed() {
@@ -288,7 +312,7 @@ impl Engine {
     /// Starts a tick with these batches.
     pub(crate) fn send_tick(&mut self, batches: Vec<(InputId, InputBatch)>) -> Result<Time> {
         let now = self.clock.now();
-        let clocks: Vec<(InputId, i64)> = self.clocks.iter().map(|id| (*id, now)).collect();
+        let clocks: Vec<(InputId, i64)> = self.clocks.values().map(|id| (*id, now)).collect();
         let tick = ticks::send(&mut self.host, batches, &clocks)?;
         self.write_sinks()?;
         Ok(tick)
@@ -300,7 +324,7 @@ impl Engine {
         self.write_sinks()
     }
     /// Writes what complete ticks have changed.
-    fn write_sinks(&mut self) -> Result<()> {
+    pub(crate) fn write_sinks(&mut self) -> Result<()> {
         let complete = self.host.complete();
         self.sinks.values_mut().try_for_each(|sink| sink.write(complete))
     }
@@ -322,8 +346,25 @@ impl Engine {
             }
         }
         lines.iter().for_each(|line| self.say(line));
+        self.report_expired();
         self.report_sources();
         Ok(())
+    }
+    /// Says which tables have turned away rows for their age.
+    fn report_expired(&mut self) {
+        let mut expired: BTreeMap<String, i64> = BTreeMap::new();
+        for (name, report) in self.host.observe() {
+            for (_, count, _) in report.into_iter().filter(|(what, count, _)| what == EXPIRED && *count > 0) {
+                *expired.entry(name.strip_suffix(" table").unwrap_or(&name).to_string()).or_default() += count;
+            }
+        }
+        for (table, count) in expired {
+            let (rows, were) = if count == 1 { ("row", "was") } else { ("rows", "were") };
+            let table = short(&table);
+            self.say(&format!(
+                "warning: {count} {rows} of {table} {were} older than its retention on arrival and did not enter"
+            ));
+        }
     }
     fn report_sources(&mut self) {
         let progress = self.sources.progress.clone();
@@ -336,4 +377,9 @@ impl Engine {
             self.say(&format!("warning: {letters} {records} of {table} could not be decoded and {are} in {table}$errors"));
         }
     }
+}
+
+/// A qualified name without its schema.
+fn object(qualified: &str) -> &str {
+    qualified.split_once('.').map_or(qualified, |(_, object)| object)
 }

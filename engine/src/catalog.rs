@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use deltaworks_connectors::decode::MetadataColumn;
 use deltaworks_connectors::options::Options as ConnectorOptions;
-use deltaworks_dataflow::Schema;
+use deltaworks_dataflow::{Diff, Schema};
 use deltaworks_operators::merge::MergeSpec;
+use deltaworks_operators::retention::Retention;
 use deltaworks_sql::arrangement::{ArrangementKey, required};
+use deltaworks_sql::error::SqlError;
+use deltaworks_sql::explain::growing_table;
 use deltaworks_sql::expr::ScalarExpr;
 use deltaworks_sql::external::{CallSite, ResultsTable};
 use deltaworks_sql::lower::{TableFacts, TableInfo};
@@ -16,6 +20,8 @@ use deltaworks_sql::plan::{Node, Plan};
 use deltaworks_sql::render::{Kept, MergeSpecification};
 use sqlparser::ast;
 
+use crate::create::columns_help;
+use crate::error::EngineError;
 use crate::external::{Connection, ExternalFunction};
 use crate::pipe::Pipe;
 use crate::snapshot::SnapshotTable;
@@ -37,11 +43,17 @@ pub(crate) struct Table {
     pub(crate) computed: Option<Vec<ScalarExpr>>,
     /// Defaults of delivered columns, by place among all columns.
     pub(crate) defaults: BTreeMap<usize, ast::Expr>,
+    /// Types as they are declared, where that says more than the column's type, by place among all columns.
+    pub(crate) declared: BTreeMap<usize, String>,
     /// The connector's options; None for a table that statements feed.
     pub(crate) connector: Option<ConnectorOptions>,
     /// Whether INSERT INTO it is continuous.
     pub(crate) continuous: bool,
     pub(crate) append_only: bool,
+    /// Whether its rows are kept; a stream keeps none.
+    pub(crate) retained: bool,
+    /// How long they are kept; None: until they are deleted.
+    pub(crate) retention: Option<Retention>,
     /// Whether a source that fails to decode a record stops the job.
     pub(crate) errors_fail: bool,
     pub(crate) input: u32,
@@ -52,6 +64,47 @@ impl Table {
     /// The schema of the rows that sources and statements deliver.
     pub(crate) fn delivered_schema(&self) -> Schema {
         Schema::new(self.delivered.iter().map(|c| self.schema.columns[*c].clone()).collect())
+    }
+    /// The columns that a statement may fill: neither computed, nor the metadata of a record.
+    fn fillable(&self) -> Vec<usize> {
+        let metadata = |place: &usize| self.metadata.iter().any(|m| self.delivered[m.column] == *place);
+        self.delivered.iter().copied().filter(|place| !metadata(place)).collect()
+    }
+    /// The columns that a statement fills, in the order of its values: the listed ones, else all that may be filled.
+    ///
+    /// # Errors
+    /// A name that is no such column, or is listed twice.
+    pub(crate) fn places(&self, listed: &[String]) -> Result<Vec<usize>, EngineError> {
+        let fillable = self.fillable();
+        if listed.is_empty() {
+            return Ok(fillable);
+        }
+        let help = || columns_help(&Schema::new(fillable.iter().map(|c| self.schema.columns[*c].clone()).collect()));
+        let mut places = Vec::with_capacity(listed.len());
+        for name in listed {
+            let place = self.schema.index_of(name).filter(|place| fillable.contains(place));
+            let place =
+                place.ok_or_else(|| EngineError::new(format!("column \"{name}\" cannot be inserted into"), help()))?;
+            if places.contains(&place) {
+                return Err(EngineError::new(format!("column \"{name}\" is listed twice"), "list it once"));
+            }
+            places.push(place);
+        }
+        Ok(places)
+    }
+    /// The same for an INSERT that gives `given` values.
+    ///
+    /// # Errors
+    /// As [`places`](Self::places), and another number of values.
+    pub(crate) fn places_for(&self, listed: &[String], given: usize) -> Result<Vec<usize>, EngineError> {
+        let places = self.places(listed)?;
+        if places.len() != given {
+            return Err(EngineError::new(
+                format!("INSERT has {given} values for {} columns", places.len()),
+                columns_help(&Schema::new(places.iter().map(|p| self.schema.columns[*p].clone()).collect())),
+            ));
+        }
+        Ok(places)
     }
 }
 
@@ -89,12 +142,18 @@ pub(crate) struct Entry {
     pub(crate) kind: Kind,
     /// The statement that made it, secrets masked.
     pub(crate) statement: String,
+    /// Where that statement begins: line and column.
+    pub(crate) position: (usize, usize),
     /// The batch engine's handle.
     pub(crate) snapshot: Option<Arc<SnapshotTable>>,
     /// The dataflow that computes it; None while it is pending.
     pub(crate) dataflow: Option<String>,
     /// Under which trace it is kept, and how; None where nothing reads it later.
     pub(crate) kept: Option<(String, Kept)>,
+    /// What one-shot statements wrote as NULL because it could not be computed, by expression: how often, and samples.
+    pub(crate) failures: BTreeMap<String, (Diff, Vec<String>)>,
+    /// Of a view that is inlined: what keeps its query from being a continuous one, with its place.
+    pub(crate) refused: Option<SqlError>,
 }
 
 impl Entry {
@@ -121,6 +180,10 @@ impl Entry {
             Kind::Inlined(..) => (Vec::new(), 0),
         };
         Kept { key: if key.is_empty() { (0..arity).collect() } else { key }, arity }
+    }
+    /// Whether it is a table that keeps no rows.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.table().is_some_and(|table| !table.retained)
     }
     /// What kind of thing it is, in words.
     pub(crate) fn noun(&self) -> &'static str {
@@ -155,6 +218,17 @@ pub(crate) struct Insert {
     pub(crate) merge: Option<MergeSpecification>,
     pub(crate) statement: u32,
     pub(crate) dataflow: Option<String>,
+    /// Set when it is dropped: its part of a dataflow cannot be taken out, and passes nothing on from then on.
+    pub(crate) stopped: Arc<AtomicBool>,
+}
+
+impl Insert {
+    /// Whether its query reads a table or its dead letters.
+    pub(crate) fn reads(&self, name: &str) -> bool {
+        let mut read = BTreeSet::new();
+        Catalog::reads(&self.plan, &mut read);
+        read.contains(name) || read.contains(&format!("{name}$errors"))
+    }
 }
 
 /// All entries by qualified name.
@@ -244,6 +318,20 @@ impl Catalog {
         let probes = |plan: &Plan| required(plan, self).iter().any(|arrangement| arrangement.key == *key);
         views.chain(inserts).filter(|(_, plan)| probes(plan)).map(|(name, _)| name.clone()).collect()
     }
+    /// The views that read `name` or its dead letters directly.
+    pub(crate) fn views_of(&self, name: &str) -> Vec<String> {
+        let errors = format!("{name}$errors");
+        let reads = |(other, entry): (&String, &Entry)| {
+            let mut read = BTreeSet::new();
+            match &entry.kind {
+                Kind::Dynamic(view) => Catalog::reads(&view.plan, &mut read),
+                Kind::Inlined(_, tables) => read.extend(tables.iter().cloned()),
+                Kind::Table(_) | Kind::Errors(_) => {}
+            }
+            (read.contains(name) || read.contains(&errors)).then(|| other.clone())
+        };
+        self.entries.iter().filter_map(reads).collect()
+    }
     /// The entries and sinks whose definition reads `name` directly.
     pub(crate) fn dependents(&self, name: &str) -> Vec<String> {
         let errors = format!("{name}$errors");
@@ -260,8 +348,13 @@ impl TableInfo for Catalog {
         let name = self.qualify_text(name);
         let entry = self.entries.get(&name)?;
         let (schema, primary_key, append_only, bounded) = match &entry.kind {
-            Kind::Table(table) => (&table.schema, table.key.clone(), table.append_only, !table.key.is_empty()),
-            Kind::Dynamic(view) => (&view.schema, view.key.clone(), view.append_only, false),
+            Kind::Table(table) => {
+                let bounded = !table.key.is_empty() || table.retention.is_some();
+                (&table.schema, table.key.clone(), table.append_only, bounded)
+            }
+            Kind::Dynamic(view) => {
+                (&view.schema, view.key.clone(), view.append_only, growing_table(&view.plan, self).is_none())
+            }
             Kind::Errors(schema) => (schema, Vec::new(), true, false),
             Kind::Inlined(..) => return None,
         };
@@ -271,7 +364,7 @@ impl TableInfo for Catalog {
             arranged: entry.kept.is_some() && !primary_key.is_empty(),
             primary_key,
             append_only,
-            retained: true,
+            retained: !entry.is_stream(),
             bounded,
             row_estimate: None,
         })

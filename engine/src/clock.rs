@@ -13,6 +13,10 @@ impl Clock {
     pub(crate) fn new(mode: ClockMode) -> Self {
         Clock { mode, newest: if let ClockMode::Fixed(instant) = mode { instant } else { 0 } }
     }
+    /// Whether the clock is what the records say.
+    pub(crate) fn is_of_records(&self) -> bool {
+        self.mode == ClockMode::Replay
+    }
     /// Notes a record timestamp, in milliseconds.
     pub(crate) fn saw_record(&mut self, timestamp_ms: i64) {
         if self.mode == ClockMode::Replay {

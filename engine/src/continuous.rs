@@ -1,6 +1,7 @@
 //! INSERT INTO .. SELECT that goes on: its plan, its target, and what the two forbid each other.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use deltaworks_operators::merge::Engine as MergeEngine;
 use deltaworks_sql::expr::ScalarExpr;
@@ -14,15 +15,18 @@ use crate::create;
 use crate::error::EngineError;
 use crate::query::{short, take_stamp};
 use crate::script::Engine;
-use crate::write::name_apart;
 
 type Result<T> = std::result::Result<T, EngineError>;
 
 impl Engine {
     /// Whether INSERT .. SELECT into the table is continuous.
-    pub(crate) fn is_continuous(&self, name: &Name) -> bool {
+    fn is_continuous(&self, name: &Name) -> bool {
         let entry = self.catalog.get(&self.catalog.qualify(name));
         entry.and_then(|entry| entry.table()).is_some_and(|table| table.continuous)
+    }
+    /// Whether an INSERT goes on: its table says so, and it gives no VALUES.
+    pub(crate) fn is_continuous_insert(&self, insert: &Insert) -> bool {
+        !insert.is_values() && self.is_continuous(&insert.table)
     }
     pub(crate) fn statement_set(&mut self, statements: &[Spanned<Statement>]) -> Result<()> {
         for statement in statements {
@@ -51,13 +55,11 @@ impl Engine {
                 "insert into a table",
             ));
         };
-        let mut body = insert.body.clone();
-        name_apart(&mut body.query);
-        let mut continuous = self.continuous(&body)?;
+        let mut continuous = self.continuous(&insert.body)?;
         self.check_circle(&target, &continuous.plan)?;
         continuous.plan = into_table(continuous.plan, &table, &insert.columns, &self.session)?;
         let stamp = match continuous.stamp {
-            Some(place) => stamp_place(&table, &insert.columns, place),
+            Some(place) => table.places(&insert.columns)?.get(place).copied(),
             None => take_stamp(&mut continuous.plan)?,
         };
         let lookups = deltaworks_sql::render::has_lookup(&continuous.plan);
@@ -79,15 +81,16 @@ impl Engine {
             self.check_not_read(&target)?;
         }
         self.check_retractions(&insert.table, &table, &continuous.plan)?;
+        let plan = continuous.plan;
+        let mut reads = BTreeSet::new();
+        Catalog::reads(&plan, &mut reads);
+        self.check_streams_ahead(&reads)?;
         let statement = self.next_statement();
         match &kind {
             InsertKind::Insert => self.say(&format!("continuous insert into {}", insert.table)),
             InsertKind::Merge => self.say(&format!("continuous merge into {}", insert.table)),
             InsertKind::Pipe(pipe) => self.say(&format!("pipe {} into {}", short(pipe), insert.table)),
         }
-        let plan = continuous.plan;
-        let mut reads = BTreeSet::new();
-        Catalog::reads(&plan, &mut reads);
         let name = target.clone();
         self.catalog.inserts.push(catalog::Insert {
             kind,
@@ -98,6 +101,7 @@ impl Engine {
             merge: None,
             statement,
             dataflow: None,
+            stopped: Arc::default(),
         });
         self.install_over_installed(&name, &reads)
     }
@@ -149,17 +153,11 @@ impl Engine {
 /// computed.
 fn into_table(plan: Plan, table: &Table, listed: &[String], session: &Session) -> Result<Plan> {
     let given = plan.schema.len();
-    let places = insert_columns(table, listed);
-    if places.len() != given {
-        return Err(EngineError::new(
-            format!("INSERT has {given} columns for {} of the table", places.len()),
-            create::columns_help(&table.schema),
-        ));
-    }
+    let places = table.places_for(listed, given)?;
     let mut delivered = Vec::new();
     for place in &table.delivered {
         let column = &table.schema.columns[*place];
-        delivered.push(match places.iter().position(|p| *p == Some(*place)) {
+        delivered.push(match places.iter().position(|p| p == place) {
             Some(index) => {
                 ScalarExpr::column(index, plan.schema.columns[index].data_type.clone()).cast_to(&column.data_type)
             }
@@ -173,12 +171,6 @@ fn into_table(plan: Plan, table: &Table, listed: &[String], session: &Session) -
             },
         });
     }
-    if let Some(place) = places.iter().position(Option::is_none) {
-        return Err(EngineError::new(
-            format!("column \"{}\" cannot be inserted into", listed.get(place).map_or("?", String::as_str)),
-            create::columns_help(&table.schema),
-        ));
-    }
     let expressions: Vec<ScalarExpr> = match &table.computed {
         Some(computed) => computed.iter().map(|expression| expression.substitute(&delivered)).collect(),
         None => delivered,
@@ -188,15 +180,4 @@ fn into_table(plan: Plan, table: &Table, listed: &[String], session: &Session) -
         return Ok(Plan { schema: table.schema.clone(), ..plan });
     }
     Ok(Plan { node: Node::Project { input: Box::new(plan), expressions }, schema: table.schema.clone() })
-}
-/// Per given column its place in the table; None for a name that is no such column.
-fn insert_columns(table: &Table, listed: &[String]) -> Vec<Option<usize>> {
-    if listed.is_empty() {
-        return table.delivered.iter().map(|place| Some(*place)).collect();
-    }
-    listed.iter().map(|name| table.schema.index_of(name).filter(|place| table.delivered.contains(place))).collect()
-}
-/// Where the stamp of the query's column `place` stands in the table.
-fn stamp_place(table: &Table, listed: &[String], place: usize) -> Option<usize> {
-    insert_columns(table, listed).get(place).copied().flatten()
 }

@@ -47,7 +47,7 @@ impl Engine {
             return Err(EngineError::new("COPY INTO from a query is not supported yet", "use INSERT INTO .. SELECT"));
         };
         let (qualified, table) = self.writable(&copy.table)?;
-        let places = listed_places(&table, &copy.columns)?;
+        let places = table.places(&copy.columns)?;
         let format = file_format(&table, &places, files)?;
         let paths = self.paths(files)?;
         self.check_files(files, &paths)?;
@@ -154,22 +154,6 @@ pub(crate) fn at_instant(expression: &ScalarExpr, now: i64, timezone: chrono_tz:
         }
         other => other,
     })
-}
-
-pub(crate) fn listed_places(table: &Table, listed: &[String]) -> Result<Vec<usize>> {
-    if listed.is_empty() {
-        return Ok(table.delivered.clone());
-    }
-    let place = |name: &String| {
-        let place = table.schema.index_of(name).filter(|place| table.delivered.contains(place));
-        place.ok_or_else(|| {
-            EngineError::new(
-                format!("column \"{name}\" cannot be loaded"),
-                crate::create::columns_help(&table.delivered_schema()),
-            )
-        })
-    };
-    listed.iter().map(place).collect()
 }
 pub(crate) fn file_format(table: &Table, places: &[usize], files: &CopyFiles) -> Result<TableFormat> {
     let schema = Schema::new(places.iter().map(|place| table.schema.columns[*place].clone()).collect());

@@ -6,6 +6,7 @@ use deltaworks_connectors::decode::{Metadata, MetadataColumn};
 use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_dataflow::{Column, DataType, Schema};
 use deltaworks_operators::merge::{AggregatedColumn, ColumnAggregate, DeleteBehavior, Engine as MergeEngine, MergeSpec};
+use deltaworks_operators::retention::Retention;
 use deltaworks_sql::expr::ScalarExpr;
 use deltaworks_sql::parser::{ColumnKind, CreateTable};
 use deltaworks_sql::session::Session;
@@ -17,23 +18,29 @@ use crate::error::EngineError;
 type Result<T> = std::result::Result<T, EngineError>;
 
 const MERGE_ENGINE: &str = "table.merge-engine";
+const RETAIN: &str = "table.retain";
+const RETENTION: &str = "table.retention";
 
 /// The table that a CREATE TABLE describes.
-pub(crate) fn table(session: &Session, create: &CreateTable, next_input: &mut u32) -> Result<Table> {
+pub(crate) fn table(session: &Session, create: &CreateTable, record_clock: bool, next_input: &mut u32) -> Result<Table> {
     let columns = Columns::new(session, create)?;
     let options = ConnectorOptions::new(create.options.iter().map(|(name, value)| (name.to_string(), value.to_string())));
     let has_connector = options.connector().is_some();
     options.check()?;
     let key = key(create, &columns.schema)?;
-    let merge = merge(&options, &key, &columns.schema)?;
-    let insert_only = |merge: &MergeSpec| merge.engine == MergeEngine::FirstRow && merge.delete != DeleteBehavior::Allow;
+    let mut merge = merge(&options, &key, &columns.schema)?;
     let changes = options.get("format").is_some_and(|format| format.starts_with("debezium"));
-    let append_only = match &merge {
-        Some(merge) => insert_only(merge),
-        None => has_connector && !changes,
-    };
-    refuse_unsupported(&options)?;
     check_table_options(&options, &columns.schema)?;
+    let retained = retained(&options, &key)?;
+    let retention = retention(&options, create, &columns.schema, record_clock)?;
+    let only_added = match &merge {
+        Some(merge) => merge.engine == MergeEngine::FirstRow && merge.delete != DeleteBehavior::Allow,
+        // Of a stream nothing can be deleted.
+        None => (has_connector || !retained) && !changes,
+    };
+    if let Some(merge) = &mut merge {
+        merge.retention.clone_from(&retention);
+    }
     let input = *next_input;
     *next_input += 2;
     Ok(Table {
@@ -43,8 +50,11 @@ pub(crate) fn table(session: &Session, create: &CreateTable, next_input: &mut u3
         delivered: columns.delivered,
         metadata: columns.metadata,
         defaults: columns.defaults,
+        declared: columns.declared,
         continuous: has_connector || options.get(MERGE_ENGINE).is_some(),
-        append_only,
+        append_only: only_added && retention.is_none(),
+        retained,
+        retention,
         errors_fail: options.get("errors") == Some("fail"),
         connector: has_connector.then_some(options),
         merge,
@@ -53,17 +63,56 @@ pub(crate) fn table(session: &Session, create: &CreateTable, next_input: &mut u3
     })
 }
 
-/// Options that change what a table holds and that nothing here obeys yet must not be passed over.
-fn refuse_unsupported(options: &ConnectorOptions) -> Result<()> {
-    for name in ["table.retention", "table.retain"] {
-        if options.get(name).is_some_and(|value| value != "all") {
-            return Err(EngineError::new(
-                format!("option \"{name}\" is not supported yet"),
-                "leave it out: the table then keeps every row",
-            ));
-        }
+/// Whether the table keeps its rows.
+fn retained(options: &ConnectorOptions, key: &[usize]) -> Result<bool> {
+    match options.get(RETAIN) {
+        None | Some("all") => Ok(true),
+        Some("none") if !key.is_empty() => Err(EngineError::new(
+            format!("a table with a PRIMARY KEY keeps one row per key: it cannot have '{RETAIN}' = 'none'"),
+            "leave out the option, or the key: without one the table is a stream",
+        )),
+        Some("none") if options.get(RETENTION).is_some() => Err(EngineError::new(
+            format!("a table with '{RETAIN}' = 'none' keeps nothing that '{RETENTION}' could limit"),
+            "leave out one of the two options",
+        )),
+        Some("none") => Ok(false),
+        Some(other) => Err(EngineError::new(format!("option \"{RETAIN}\" cannot be \"{other}\""), "it is all or none")),
     }
-    Ok(())
+}
+
+/// How long the table keeps its rows, and by what it knows their age.
+fn retention(
+    options: &ConnectorOptions,
+    create: &CreateTable,
+    schema: &Schema,
+    record_clock: bool,
+) -> Result<Option<Retention>> {
+    let Some(duration) = options.duration(RETENTION)? else { return Ok(None) };
+    let span = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    if span == 0 {
+        return Err(EngineError::new(
+            format!("option \"{RETENTION}\" leaves nothing"),
+            "give a duration such as 90 d, or 'table.retain' = 'none' to keep nothing",
+        ));
+    }
+    let column = match &create.schema.watermark {
+        None => None,
+        Some(watermark) => Some(event_time(&watermark.column, schema)?),
+    };
+    Ok(Some(Retention { span, column, record_clock }))
+}
+/// The column of a WATERMARK.
+fn event_time(name: &str, schema: &Schema) -> Result<usize> {
+    let Some(place) = schema.index_of(name) else {
+        return Err(EngineError::new(format!("the WATERMARK names \"{name}\", which is no column"), columns_help(schema)));
+    };
+    match &schema.columns[place].data_type {
+        DataType::Timestamp | DataType::TimestampLtz => Ok(place),
+        other => Err(EngineError::new(
+            format!("'{RETENTION}' goes by the WATERMARK column \"{name}\", which is {other}"),
+            "make the column a TIMESTAMP, or leave out the WATERMARK: records then age by their own timestamp",
+        )),
+    }
 }
 
 /// Options of tables; a misspelt one must not be passed over.
@@ -73,8 +122,8 @@ fn check_table_options(options: &ConnectorOptions, schema: &Schema) -> Result<()
         "table.merge-engine.first_row.order-column",
         "table.merge-engine.versioned.ver-column",
         "table.delete.behavior",
-        "table.retain",
-        "table.retention",
+        RETAIN,
+        RETENTION,
     ];
     for (name, _) in options.iter() {
         if name.starts_with("table.") && !KNOWN.contains(&name) {
@@ -99,6 +148,7 @@ struct Columns {
     delivered: Vec<usize>,
     metadata: Vec<MetadataColumn>,
     defaults: BTreeMap<usize, ast::Expr>,
+    declared: BTreeMap<usize, String>,
     expressions: BTreeMap<usize, ast::Expr>,
 }
 
@@ -109,6 +159,7 @@ impl Columns {
             delivered: Vec::new(),
             metadata: Vec::new(),
             defaults: BTreeMap::new(),
+            declared: BTreeMap::new(),
             expressions: BTreeMap::new(),
         };
         // A computed column's type follows from the others, so those come first.
@@ -121,6 +172,9 @@ impl Columns {
             };
             let key = create.schema.primary_key.contains(&column.name);
             let nullable = !column.not_null && !key;
+            if let Some(declared) = column.data_type.as_ref().and_then(|declared| spelling(declared, &data_type)) {
+                columns.declared.insert(place, declared);
+            }
             columns.schema.columns.push(Column { name: column.name.clone(), data_type, nullable });
             match &column.kind {
                 ColumnKind::Computed(expression) => {
@@ -181,6 +235,13 @@ impl Columns {
         };
         (0..self.schema.len()).map(column).collect::<Result<Vec<_>>>().map(Some)
     }
+}
+
+/// How a type is declared, where that says more than the type that holds it: VARCHAR(20), TIMESTAMP(3).
+fn spelling(declared: &ast::DataType, data_type: &DataType) -> Option<String> {
+    let has_length = matches!(data_type, DataType::String | DataType::Bytes | DataType::Timestamp | DataType::TimestampLtz);
+    let text = declared.to_string();
+    (has_length && text.contains('(')).then(|| text.to_uppercase())
 }
 
 /// What a record brings cannot depend on when it is looked at.

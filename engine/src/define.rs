@@ -1,21 +1,23 @@
 //! CREATE and DROP: entries of the catalog come and go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use datafusion::catalog::view::ViewTable;
 use deltaworks_connectors::decode::DeadLetter;
 use deltaworks_sql::external::CallSite;
+use deltaworks_sql::lower::check_query;
 use deltaworks_sql::lower::unique::unique_columns;
 use deltaworks_sql::parser::{
-    CreateDynamicTable, CreateTable, CreateView, DropObject, Name, ObjectKind, Spanned, Statement, table_names,
+    CreateDynamicTable, CreateTable, CreateView, DropObject, LOOKUP_SUFFIX, Name, ObjectKind, Spanned, Statement,
 };
 use deltaworks_sql::render::check_lookups;
 
-use crate::catalog::{Catalog, Entry, Kind, View};
+use crate::catalog::{self, Catalog, Entry, Kind, View};
 use crate::create;
 use crate::error::EngineError;
-use crate::query::short;
+use crate::query::{short, shown_schema};
 use crate::script::Engine;
 use crate::snapshot::SnapshotTable;
 
@@ -85,15 +87,23 @@ impl Engine {
         self.next_input += 1;
         Some(self.next_input - 1)
     }
-    pub(crate) fn add(&mut self, name: &str, kind: Kind, statement: String) -> Result<()> {
-        let mut entry = Entry { kind, statement, snapshot: None, dataflow: None, kept: None };
+    pub(crate) fn add(&mut self, name: &str, kind: Kind, statement: &Spanned<Statement>) -> Result<()> {
+        let (position, statement) = ((statement.line, statement.column), statement.shown());
+        let mut entry = Entry {
+            kind,
+            statement,
+            position,
+            snapshot: None,
+            dataflow: None,
+            kept: None,
+            failures: BTreeMap::new(),
+            refused: None,
+        };
         if let (Some(schema), false) = (entry.schema(), matches!(entry.kind, Kind::Inlined(..))) {
             let snapshot = SnapshotTable::new(schema);
             let handle = Name::new(name.split('.'));
             self.session.register_table(&handle, snapshot.clone())?;
-            let lookup = format!("{name}{}", deltaworks_sql::parser::LOOKUP_SUFFIX);
-            let lookup = Name::new(lookup.split('.'));
-            self.session.register_table(&lookup, snapshot.clone())?;
+            self.session.register_table(&lookup_handle(name), snapshot.clone())?;
             entry.snapshot = Some(snapshot);
         }
         self.catalog.entries.insert(name.to_string(), entry);
@@ -101,26 +111,28 @@ impl Engine {
     }
     pub(crate) fn create_table(&mut self, create: &CreateTable, statement: &Spanned<Statement>) -> Result<()> {
         let Some(name) = self.new_name(&create.name, create.if_not_exists, false)? else { return Ok(()) };
-        let table = create::table(&self.session, create, &mut self.next_input)?;
-        self.add(&name, Kind::Table(Box::new(table)), statement.shown())?;
-        self.add(&format!("{name}$errors"), Kind::Errors(DeadLetter::schema()), statement.shown())
+        let table = create::table(&self.session, create, self.clock.is_of_records(), &mut self.next_input)?;
+        self.add(&name, Kind::Table(Box::new(table)), statement)?;
+        self.add(&format!("{name}$errors"), Kind::Errors(DeadLetter::schema()), statement)
     }
     pub(crate) fn create_view(&mut self, create: &CreateView, statement: &Spanned<Statement>) -> Result<()> {
         let Some(name) = self.new_name(&create.name, create.if_not_exists, create.or_replace)? else { return Ok(()) };
         let mut query = create.body.query.clone();
         deltaworks_sql::parser::rewrite(&mut *query)?;
-        let names = table_names(&Statement::Query(create.body.clone()));
-        self.check_names(&names)?;
+        let names = self.check_reads(&create.body)?;
         let mut plan = self.session.logical_plan(&query)?;
         if !create.columns.is_empty() {
             plan = rename(plan, &create.columns)?;
         }
         let tables: BTreeSet<String> = names.iter().map(|n| self.catalog.qualify(n)).collect();
         let schema = deltaworks_dataflow::Schema::from_arrow(plan.schema().as_arrow());
-        let schema = schema.map_err(|e| EngineError::new(e, "cast the column"))?;
+        let schema = shown_schema(schema.map_err(|e| EngineError::new(e, "cast the column"))?);
         check_column_names(&schema)?;
         self.replace(&name, &tables)?;
-        self.add(&name, Kind::Inlined(schema, tables), statement.shown())?;
+        self.add(&name, Kind::Inlined(schema, tables), statement)?;
+        if let Some(entry) = self.catalog.entries.get_mut(&name) {
+            entry.refused = check_query(&query).err();
+        }
         let handle = Name::new(name.split('.'));
         let view = ViewTable::new(plan, Some(statement.text.clone()));
         Ok(self.session.register_table(&handle, Arc::new(view))?)
@@ -133,7 +145,7 @@ impl Engine {
         let Some(name) = self.new_name(&create.name, create.if_not_exists, create.or_replace)? else { return Ok(()) };
         let continuous = self.continuous(&create.body)?;
         check_lookups(&continuous.plan, &[])?;
-        let mut schema = continuous.plan.schema.clone();
+        let mut schema = shown_schema(continuous.plan.schema.clone());
         let renamed: Vec<&String> = create.schema.columns.iter().map(|column| &column.name).collect();
         if !renamed.is_empty() && renamed.len() != schema.len() {
             return Err(EngineError::new(
@@ -159,18 +171,34 @@ impl Engine {
         };
         let mut reads = BTreeSet::new();
         Catalog::reads(&view.plan, &mut reads);
+        self.check_streams_ahead(&reads)?;
         self.replace(&name, &reads)?;
         let asks = view.errors_input.is_some();
-        self.add(&name, Kind::Dynamic(Box::new(view)), statement.shown())?;
+        self.add(&name, Kind::Dynamic(Box::new(view)), statement)?;
         if asks {
-            self.add(&format!("{name}$errors"), Kind::Errors(DeadLetter::schema()), statement.shown())?;
+            self.add(&format!("{name}$errors"), Kind::Errors(DeadLetter::schema()), statement)?;
         }
         self.install_over_installed(&name, &reads)
+    }
+    /// A continuous statement over a stream that runs already would see nothing of what has passed.
+    pub(crate) fn check_streams_ahead(&self, reads: &BTreeSet<String>) -> Result<()> {
+        let runs =
+            |name: &&String| self.catalog.get(name).is_some_and(|entry| entry.is_stream() && entry.dataflow.is_some());
+        match reads.iter().find(runs) {
+            None => Ok(()),
+            Some(name) => Err(EngineError::new(
+                format!("stream \"{}\" runs already, and what has passed is not kept", short(name)),
+                "make continuous statements over it before the first statement that reads, writes or starts it",
+            )),
+        }
     }
     /// A continuous statement over tables that run already sees their present rows at once, as inserts of one tick.
     pub(crate) fn install_over_installed(&mut self, name: &str, reads: &BTreeSet<String>) -> Result<()> {
         let closure = self.catalog.closure(reads.iter().cloned());
-        if !closure.iter().any(|read| self.catalog.get(read).is_some_and(|entry| entry.dataflow.is_some())) {
+        let entries = || closure.iter().filter_map(|read| self.catalog.get(read));
+        // A stream that does not run yet waits for the other statements over it: what passes it, passes once.
+        let waits = entries().any(|entry| entry.is_stream() && entry.dataflow.is_none());
+        if waits || !entries().any(|entry| entry.dataflow.is_some()) {
             return Ok(());
         }
         self.ensure_installed(closure.into_iter().chain([name.to_string()]).collect())?;
@@ -186,6 +214,7 @@ impl Engine {
                     }
                     return self.check_names(std::slice::from_ref(&object.name));
                 }
+                self.check_kind(object, &qualified)?;
                 self.remove(&qualified, object.cascade)
             }
             ObjectKind::Schema => self.drop_schema(object),
@@ -193,6 +222,27 @@ impl Engine {
             ObjectKind::Function => self.drop_function(&object.name),
             ObjectKind::Connection => self.drop_connection(&object.name, object.if_exists),
         }
+    }
+    /// A table, a view and a dynamic table are each dropped by their own statement.
+    fn check_kind(&self, object: &DropObject, qualified: &str) -> Result<()> {
+        let Some(entry) = self.catalog.get(qualified) else { return Ok(()) };
+        let (right, word) = match entry.kind {
+            Kind::Table(_) => (ObjectKind::Table, "TABLE"),
+            Kind::Inlined(..) => (ObjectKind::View, "VIEW"),
+            Kind::Dynamic(_) => (ObjectKind::DynamicTable, "DYNAMIC TABLE"),
+            Kind::Errors(_) => {
+                let name = object.name.object();
+                return Err(EngineError::new(
+                    format!("\"{name}\" is a dead-letter table, which goes with its table"),
+                    format!("write DROP TABLE {}", name.trim_end_matches("$errors")),
+                ));
+            }
+        };
+        if object.kind == right {
+            return Ok(());
+        }
+        let name = &object.name;
+        Err(EngineError::new(format!("\"{name}\" is a {}", entry.noun()), format!("write DROP {word} {name}")))
     }
     fn drop_schema(&mut self, object: &DropObject) -> Result<()> {
         let schema = object.name.object().to_string();
@@ -218,43 +268,36 @@ impl Engine {
         self.catalog.schemas.remove(&schema);
         Ok(())
     }
-    /// Removes an entry and, with `cascade`, what reads it.
+    /// Removes an entry and, with `cascade`, the views and inserts that read it. Tables that those inserts fed stay.
     pub(crate) fn remove(&mut self, name: &str, cascade: bool) -> Result<()> {
-        let dependents = self.catalog.dependents(name);
-        if let Some(dependent) = dependents.first() {
-            if !cascade {
-                let noun = self.catalog.get(name).map_or("table", Entry::noun);
-                return Err(EngineError::new(
-                    format!("{noun} \"{}\" is used by \"{}\"", short(name), short(dependent)),
-                    format!("drop \"{}\" first, or write CASCADE", short(dependent)),
-                ));
-            }
-            for dependent in dependents {
-                if self.catalog.get(&dependent).is_some() {
-                    self.remove(&dependent, true)?;
-                }
+        if !cascade {
+            self.check_unused(name)?;
+        }
+        for view in self.catalog.views_of(name) {
+            if self.catalog.get(&view).is_some() {
+                self.remove(&view, true)?;
             }
         }
-        let pipes: Vec<String> =
-            self.catalog.pipes.iter().filter(|(_, pipe)| pipe.target == name).map(|(pipe, _)| pipe.clone()).collect();
-        if let (Some(pipe), false) = (pipes.first(), cascade) {
-            return Err(EngineError::new(
-                format!("table \"{}\" is loaded by pipe \"{}\"", short(name), short(pipe)),
-                format!("drop pipe \"{}\" first, or write CASCADE", short(pipe)),
-            ));
-        }
-        for pipe in pipes {
+        for pipe in self.pipes_of(name) {
             self.remove_pipe(&pipe)?;
         }
+        // What was sent before is written before the inserts stop.
+        self.settle()?;
         let inserts = std::mem::take(&mut self.catalog.inserts);
-        let (removed, kept): (Vec<_>, Vec<_>) = inserts.into_iter().partition(|insert| insert.target == name);
+        let gone = |insert: &catalog::Insert| insert.target == name || insert.reads(name);
+        let (removed, kept): (Vec<_>, Vec<_>) = inserts.into_iter().partition(gone);
         self.catalog.inserts = kept;
+        for insert in &removed {
+            insert.stopped.store(true, Ordering::SeqCst);
+            if insert.target != name {
+                self.say(&format!("the insert into {} ends", short(&insert.target)));
+            }
+        }
         let mut dataflows: BTreeSet<String> = removed.into_iter().filter_map(|insert| insert.dataflow).collect();
         for removed in [name.to_string(), format!("{name}$errors")] {
             let Some(entry) = self.catalog.entries.remove(&removed) else { continue };
             self.session.deregister_table(&Name::new(removed.split('.')))?;
-            let lookup = format!("{removed}{}", deltaworks_sql::parser::LOOKUP_SUFFIX);
-            self.session.deregister_table(&Name::new(lookup.split('.')))?;
+            self.session.deregister_table(&lookup_handle(&removed))?;
             dataflows.extend(entry.dataflow);
         }
         self.sources.forget(name);
@@ -267,12 +310,41 @@ impl Engine {
             let inserts = self.catalog.inserts.iter().any(|insert| insert.dataflow.as_ref() == Some(&dataflow));
             if !entries && !inserts {
                 self.host.drop_dataflow(&dataflow);
+                self.clocks.remove(&dataflow);
             }
+        }
+        Ok(())
+    }
+    /// An error that names what reads an entry.
+    fn check_unused(&self, name: &str) -> Result<()> {
+        let noun = self.catalog.get(name).map_or("table", Entry::noun);
+        if let Some(pipe) = self.pipes_of(name).first() {
+            let (name, pipe) = (short(name), short(pipe));
+            return Err(EngineError::new(
+                format!("{noun} \"{name}\" is used by pipe \"{pipe}\""),
+                format!("drop pipe \"{pipe}\" first, or write CASCADE"),
+            ));
+        }
+        if let Some(view) = self.catalog.views_of(name).first() {
+            return Err(EngineError::new(
+                format!("{noun} \"{}\" is used by \"{}\"", short(name), short(view)),
+                format!("drop \"{}\" first, or write CASCADE", short(view)),
+            ));
+        }
+        if let Some(insert) = self.catalog.inserts.iter().find(|insert| insert.target != name && insert.reads(name)) {
+            return Err(EngineError::new(
+                format!("{noun} \"{}\" is used by the insert into \"{}\"", short(name), short(&insert.target)),
+                "write CASCADE to end the insert; what it wrote stays",
+            ));
         }
         Ok(())
     }
 }
 
+/// The name under which the batch engine's planner finds a table that is looked up.
+fn lookup_handle(qualified: &str) -> Name {
+    Name::new(format!("{qualified}{LOOKUP_SUFFIX}").split('.'))
+}
 fn rename(plan: datafusion::logical_expr::LogicalPlan, names: &[String]) -> Result<datafusion::logical_expr::LogicalPlan> {
     use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
     let columns = plan.schema().columns();

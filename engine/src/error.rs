@@ -73,7 +73,10 @@ impl From<deltaworks_connectors::error::Error> for EngineError {
 }
 impl From<HostError> for EngineError {
     fn from(error: HostError) -> Self {
-        EngineError::new(error.to_string(), "this is a defect of deltaworks: please report it with the script")
+        match error {
+            HostError::Limit { message, help } => EngineError::new(message, help),
+            other => EngineError::new(other.to_string(), "this is a defect of deltaworks: please report it with the script"),
+        }
     }
 }
 impl From<datafusion::error::DataFusionError> for EngineError {

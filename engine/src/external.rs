@@ -111,7 +111,7 @@ impl Engine {
             ));
         };
         let function = if declared.is_http() {
-            self.create_http_function(&qualified, create, &declared, &statement.shown())?
+            self.create_http_function(&qualified, create, &declared, statement)?
         } else {
             self.session.create_external_function(create, None)?;
             ExternalFunction { connection, http: None, results: None }
@@ -124,7 +124,7 @@ impl Engine {
         name: &str,
         create: &CreateExternalFunction,
         declared: &Connection,
-        statement: &str,
+        statement: &Spanned<Statement>,
     ) -> Result<ExternalFunction> {
         let (arguments, returns) = self.signature(create)?;
         let types = arguments.iter().map(|column| column.data_type.clone()).collect();
@@ -148,7 +148,13 @@ impl Engine {
         Ok((arguments, self.session.sql_type(&create.returns)?))
     }
     /// The table of a function's results: by its arguments, which may be NULL.
-    fn add_results(&mut self, name: &str, arguments: Vec<Column>, returns: DataType, statement: &str) -> Result<()> {
+    fn add_results(
+        &mut self,
+        name: &str,
+        arguments: Vec<Column>,
+        returns: DataType,
+        statement: &Spanned<Statement>,
+    ) -> Result<()> {
         let key: Vec<usize> = (0..arguments.len()).collect();
         let mut columns = arguments;
         columns.push(Column::new("result", returns));
@@ -162,14 +168,17 @@ impl Engine {
             metadata: Vec::new(),
             computed: None,
             defaults: BTreeMap::new(),
+            declared: BTreeMap::new(),
             connector: None,
             continuous: false,
             append_only: false,
+            retained: true,
+            retention: None,
             errors_fail: false,
             input,
             errors_input: input + 1,
         };
-        self.add(name, Kind::Table(Box::new(table)), statement.to_string())
+        self.add(name, Kind::Table(Box::new(table)), statement)
     }
     /// DROP FUNCTION: refused while a continuous query joins its results.
     pub(crate) fn drop_function(&mut self, name: &Name) -> Result<()> {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
 use deltaworks_dataflow::host::{Build, Host};
@@ -18,7 +19,7 @@ use crate::error::EngineError;
 use crate::sinks::{Gathered, OpenSink};
 
 /// The resolution of NOW() in views, microseconds.
-const CLOCK_RESOLUTION: i64 = 1_000_000;
+pub(crate) const CLOCK_RESOLUTION: i64 = 1_000_000;
 
 /// One thing to build, in an order in which nothing is read before it is built.
 enum Step {
@@ -44,6 +45,7 @@ enum Step {
         plan: Plan,
         stamp: Option<usize>,
         sink: Sender<Gathered>,
+        stopped: Arc<AtomicBool>,
     },
     /// Inserts into a table of an earlier dataflow.
     Feed {
@@ -93,11 +95,15 @@ impl Installation {
                     let (name, function, desk) = (name.clone(), site.function.clone(), desk.clone());
                     renderer.sink(&site.arguments, None, "Ask", move |_, updates| desk.take(&function, &name, updates));
                 }
-                Step::Sink { name, plan, stamp, sink } => {
+                Step::Sink { name, plan, stamp, sink, stopped } => {
                     renderer.begin(name);
-                    let sink = sink.clone();
-                    // Nobody takes it any more where the sink's table was dropped.
-                    renderer.sink(plan, *stamp, "Sink", move |tick, updates| drop(sink.send((tick, updates))));
+                    let (sink, stopped) = (sink.clone(), Arc::clone(stopped));
+                    renderer.sink(plan, *stamp, "Sink", move |tick, updates| {
+                        if !stopped.load(Ordering::SeqCst) {
+                            // Nobody takes it any more where the sink's table was dropped.
+                            drop(sink.send((tick, updates)));
+                        }
+                    });
                 }
                 Step::Feed { table, plan, target, stamp } => {
                     renderer.begin(table.rsplit_once('#').map_or(table, |(name, _)| name));
@@ -158,7 +164,8 @@ pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>)
         asks(&insert.target, &insert.calls, request, &mut steps);
         if let Some(sink) = request.sinks.get(&insert.target) {
             let (name, plan) = (insert.target.clone(), insert.plan.clone());
-            steps.push(Step::Sink { name, plan, stamp: insert.stamp, sink: sink.sender() });
+            let stopped = Arc::clone(&insert.stopped);
+            steps.push(Step::Sink { name, plan, stamp: insert.stamp, sink: sink.sender(), stopped });
         } else if !order.contains(&insert.target) {
             steps.push(Step::Feed {
                 table: spec(&insert.target, table).feed(),
@@ -198,11 +205,13 @@ fn asks(name: &str, calls: &[CallSite], request: &Request<'_>, steps: &mut Vec<S
 fn is_stored(table: &Table, name: &str, request: &Request<'_>) -> bool {
     table.connector.is_none() || !request.sinks.contains_key(name)
 }
-fn spec(name: &str, table: &Table) -> TableSpec {
+/// The table as it is rendered.
+pub(crate) fn spec(name: &str, table: &Table) -> TableSpec {
     TableSpec {
         name: name.to_string(),
         schema: table.schema.clone(),
         merge: table.merge.clone(),
+        retention: table.retention.clone(),
         computed: table.computed.clone(),
         input: table.input,
         errors_input: table.errors_input,
@@ -211,7 +220,8 @@ fn spec(name: &str, table: &Table) -> TableSpec {
 fn target(table: &Table, insert: &Insert) -> InsertTarget {
     use deltaworks_operators::merge::Engine;
     let retract = matches!(table.merge.as_ref().map(|merge| &merge.engine), Some(Engine::Aggregation(_)));
-    InsertTarget { key: table.key.clone(), retract, statement: insert.statement, merge: insert.merge.clone() }
+    let (key, stopped) = (table.key.clone(), Arc::clone(&insert.stopped));
+    InsertTarget { key, retract, statement: insert.statement, merge: insert.merge.clone(), stopped }
 }
 fn keep(catalog: &Catalog, name: &str, request: &Request<'_>, keeps: &mut Vec<(String, String, Kept)>) {
     if let Some(entry) = catalog.get(name)

@@ -11,9 +11,13 @@
 //! | `advance.rs` | installs what is pending, starts and reads sources, completes ticks, flushes sinks |
 //! | `install.rs` | pending definitions become one dataflow on every worker |
 //! | `ticks.rs` | sources start, their records become ticks; back-pressure |
+//! | `reader.rs` | records of a table become commands and dead letters |
 //! | `sinks.rs` | sinks that are open: changes of complete ticks are written |
+//! | `pace.rs` | how fast a replay goes |
+//! | `bench.rs` | how long single changes take |
 //! | `clock.rs` | what NOW() sees |
 //! | `query.rs` | SELECT at the newest complete tick, EXPLAIN |
+//! | `analyze.rs` | EXPLAIN ANALYZE |
 //! | `write.rs` | one-shot INSERT, UPDATE, DELETE, TRUNCATE |
 //! | `merge.rs` | MERGE INTO |
 //! | `copy.rs` | PUT, COPY INTO |
@@ -26,6 +30,8 @@
 //! | `error.rs` | [`EngineError`]: what went wrong, where, and what would be right |
 
 mod advance;
+mod analyze;
+mod bench;
 mod calls;
 mod catalog;
 mod clock;
@@ -38,8 +44,10 @@ mod external;
 mod install;
 mod merge;
 mod options;
+mod pace;
 mod pipe;
 mod query;
+mod reader;
 mod repair;
 mod script;
 mod show;
@@ -48,6 +56,7 @@ mod snapshot;
 mod ticks;
 mod write;
 
+pub use bench::Figures;
 pub use clock::parse_instant;
 pub use deltaworks_connectors::format::text::{OutputFormat, ResultSet, write_plain};
 pub use deltaworks_dataflow::{DataType, Datum};

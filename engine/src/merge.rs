@@ -96,7 +96,7 @@ impl Parts {
             "SELECT 1 FROM (SELECT *, TRUE AS \"{SOURCE_ROW}\" FROM x) AS {source} \
              {join} JOIN (SELECT *, ROW_NUMBER() OVER () AS \"{TARGET_ROW}\" FROM {name}) AS {target} ON TRUE"
         );
-        let (body, _) = parse_query(&text)?;
+        let body = parse_query(&text)?;
         let mut query = *body.query;
         let skeleton = || EngineError::new("the MERGE could not be turned into a query", "");
         let ast::SetExpr::Select(select) = &mut *query.body else { return Err(skeleton()) };
@@ -186,7 +186,7 @@ fn inserted(insert: &ast::MergeInsertExpr, table: &Table) -> Result<BTreeMap<usi
         return Err(EngineError::new("MERGE inserts one row per source row", "write VALUES once, with one row"));
     };
     let listed: Vec<String> = insert.columns.iter().map(|name| Name::from(name).object().to_string()).collect();
-    let places = crate::write::insert_places(table, &listed, row.content.len())?;
+    let places = table.places_for(&listed, row.content.len())?;
     Ok(places.into_iter().zip(row.content.iter().cloned()).collect())
 }
 /// A merge engine that decides itself what a row becomes takes no updates.
@@ -233,7 +233,7 @@ fn constraint(join: &mut ast::JoinOperator) -> Option<&mut ast::JoinConstraint> 
     }
 }
 fn expression(text: &str) -> Result<ast::Expr> {
-    let (body, _) = parse_query(&format!("SELECT {text}"))?;
+    let body = parse_query(&format!("SELECT {text}"))?;
     let ast::SetExpr::Select(select) = *body.query.body else {
         return Err(EngineError::new(format!("\"{text}\" is no expression"), ""));
     };

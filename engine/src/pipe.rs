@@ -5,8 +5,10 @@
 //! is rejected goes to the table's own dead letters. A job with such a pipe runs until it is stopped, except while recordings are
 //! replayed: then the folder gives what is there and ends.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use deltaworks_connectors::decode::TableFormat;
 use deltaworks_sql::parser::{
@@ -15,7 +17,7 @@ use deltaworks_sql::parser::{
 use sqlparser::ast;
 
 use crate::catalog::InsertKind;
-use crate::copy::{Filled, file_format, listed_places};
+use crate::copy::{Filled, file_format};
 use crate::error::EngineError;
 use crate::query::short;
 use crate::script::Engine;
@@ -63,7 +65,7 @@ impl Engine {
         match &create.copy.source {
             CopySource::Query(body) => self.pipe_topics(&name, create, body, statement),
             CopySource::Files(files) => {
-                let places = listed_places(&table, &create.copy.columns)?;
+                let places = table.places(&create.copy.columns)?;
                 let folder = Folder {
                     path: self.copy_folder(files)?,
                     names: files.files.clone(),
@@ -157,11 +159,25 @@ impl Engine {
         }
         Err(EngineError::new(format!("pipe \"{}\" does not exist", name.object()), "write DROP PIPE IF EXISTS"))
     }
+    /// The pipes that load a table or read it.
+    pub(crate) fn pipes_of(&self, name: &str) -> BTreeSet<String> {
+        let loading = self.catalog.pipes.iter().filter(|(_, pipe)| pipe.target == name).map(|(pipe, _)| pipe);
+        let reading =
+            self.catalog.inserts.iter().filter(|insert| insert.reads(name)).filter_map(|insert| match &insert.kind {
+                InsertKind::Pipe(pipe) => Some(pipe),
+                _ => None,
+            });
+        loading.chain(reading).filter(|pipe| self.catalog.pipes.contains_key(*pipe)).cloned().collect()
+    }
     pub(crate) fn remove_pipe(&mut self, name: &str) -> Result<()> {
         let Some(pipe) = self.catalog.pipes.remove(name) else { return Ok(()) };
         self.sources.forget_pipe(name);
+        // What was sent before is written before the pipe stops.
+        self.settle()?;
         let kind = InsertKind::Pipe(name.to_string());
-        self.catalog.inserts.retain(|insert| insert.kind != kind);
+        for insert in self.catalog.inserts.extract_if(.., |insert| insert.kind == kind) {
+            insert.stopped.store(true, Ordering::SeqCst);
+        }
         pipe.sources
             .iter()
             .filter(|source| self.catalog.get(source).is_some())

@@ -8,15 +8,17 @@ use deltaworks_dataflow::batch::{from_record_batch, to_record_batch};
 use deltaworks_dataflow::row::project;
 use deltaworks_dataflow::{Column, DataType, Datum, Row, Schema};
 use deltaworks_sql::arrangement::ArrangementKey;
+use deltaworks_sql::error::{SqlError, closest};
 use deltaworks_sql::explain::{Context, ExplainRow, Target, explain_statement};
-use deltaworks_sql::expr::{Function, ScalarExpr};
+use deltaworks_sql::expr::{ExpressionErrors, Function, ScalarExpr};
 use deltaworks_sql::external::{CallSite, take_calls};
 use deltaworks_sql::lower::{PlanSettings, check_query, lower_query};
-use deltaworks_sql::parser::{Body, Name, Spanned, Statement, rewrite, table_names};
+use deltaworks_sql::parser::{Body, Name, Spanned, Statement, place_of, rewrite, shown_name, table_names};
 use deltaworks_sql::plan::{Node, Plan};
-use deltaworks_sql::render::check_windows;
-use deltaworks_sql::session::ClockReading;
+use deltaworks_sql::render::{Measured, check_windows};
+use deltaworks_sql::session::{Answer, ClockReading};
 
+use crate::analyze::by_line;
 use crate::catalog::{Catalog, Entry, Kind};
 use crate::error::EngineError;
 use crate::external::check_placed;
@@ -34,42 +36,66 @@ pub(crate) struct Continuous {
     pub(crate) calls: Vec<CallSite>,
 }
 
+/// How many failed expressions of one statement are named.
+const FAILURES_SHOWN: usize = 5;
+
+/// The rows of a query, and what could not be computed in them.
+pub(crate) struct Answered {
+    pub(crate) result: ResultSet,
+    pub(crate) failures: Vec<ExpressionErrors>,
+}
+
 impl Engine {
     /// Runs a query and returns its rows at the newest complete tick.
     pub(crate) fn query(&mut self, body: &Body) -> Result<ResultSet> {
         let mut query = body.query.clone();
         rewrite(&mut *query)?;
-        let names = table_names(&Statement::Query(body.clone()));
-        self.check_names(&names)?;
+        let names = self.check_reads(body)?;
         let plan = self.session.logical_plan(&query)?;
-        let mut result = self.run(plan, &names)?;
+        let Answered { mut result, .. } = self.run(plan, &names)?;
         if query.order_by.is_none() {
             result.rows.sort();
         }
         Ok(result)
     }
-    /// Runs an analysed plan that reads the named tables.
-    pub(crate) fn run(&mut self, plan: LogicalPlan, names: &[Name]) -> Result<ResultSet> {
+    /// Runs an analysed plan that reads the named tables, and says what could not be computed.
+    pub(crate) fn run(&mut self, plan: LogicalPlan, names: &[Name]) -> Result<Answered> {
         self.check_calls(&plan)?;
         let reads = self.reads(names);
+        self.check_no_streams(&reads)?;
         self.catch_up(&reads)?;
         let mut filled = BTreeSet::new();
         for name in &reads {
             self.fill(name, &mut filled)?;
         }
-        let schema = Schema::from_arrow(plan.schema().as_arrow()).map_err(|e| EngineError::new(e, "cast the column"))?;
+        let schema =
+            shown_schema(Schema::from_arrow(plan.schema().as_arrow()).map_err(|e| EngineError::new(e, "cast the column"))?);
         let clock = ClockReading { now: self.clock.now() };
-        let batches = self.session.execute(plan, clock);
+        let answer = self.session.execute(plan, clock);
         for name in &filled {
             if let Some(snapshot) = self.catalog.get(name).and_then(|entry| entry.snapshot.as_ref()) {
                 snapshot.set(Vec::new());
             }
         }
+        let Answer { batches, failures } = answer?;
         let mut rows = Vec::new();
-        for batch in batches? {
-            rows.extend(from_record_batch(&schema, &batch)?);
+        for batch in &batches {
+            rows.extend(from_record_batch(&schema, batch)?);
         }
-        Ok(ResultSet { schema, rows })
+        self.warn_of_failures(&failures);
+        Ok(Answered { result: ResultSet { schema, rows }, failures })
+    }
+    /// Says what could not be computed and is NULL, an expression at a time.
+    fn warn_of_failures(&mut self, failures: &[ExpressionErrors]) {
+        for failure in failures.iter().take(FAILURES_SHOWN) {
+            let (values, are) = if failure.count == 1 { ("value", "is") } else { ("values", "are") };
+            let example = failure.samples.first().map_or(String::new(), |sample| format!(", for example '{sample}'"));
+            let (count, expression) = (failure.count, &failure.expression);
+            self.say(&format!("warning: {count} {values} could not be computed and {are} NULL: {expression}{example}"));
+        }
+        if let Some(more) = failures.len().checked_sub(FAILURES_SHOWN).filter(|more| *more > 0) {
+            self.say(&format!("warning: so could those of {more} more expressions"));
+        }
     }
     /// The tables and dynamic tables behind the names: views that are inlined give what they read.
     pub(crate) fn reads(&self, names: &[Name]) -> BTreeSet<String> {
@@ -91,17 +117,43 @@ impl Engine {
         for name in names {
             let qualified = self.catalog.qualify(name);
             if self.catalog.get(&qualified).is_none() {
-                let known: Vec<&str> = self.catalog.entries.keys().map(String::as_str).collect();
-                let known = known.iter().filter(|n| !n.contains('$')).map(|n| short(n)).collect::<Vec<_>>();
-                let help = if known.is_empty() {
-                    "create it first: there are no tables yet".to_string()
-                } else {
-                    format!("create it first; there are {}", known.join(", "))
+                let known = self.catalog.entries.keys().filter(|n| !n.contains('$'));
+                let known: Vec<String> = known.map(|n| short(n).to_string()).collect();
+                let help = match closest(name.object(), &known) {
+                    _ if known.is_empty() => "create it first: there are no tables yet".to_string(),
+                    Some(close) => format!("did you mean {close}? There are {}", known.join(", ")),
+                    None => format!("create it first; there are {}", known.join(", ")),
                 };
                 return Err(EngineError::new(format!("table \"{}\" does not exist", name.object()), help));
             }
         }
         Ok(())
+    }
+    /// The same for the names that a query reads, with the place of the unknown one.
+    pub(crate) fn check_reads(&self, body: &Body) -> Result<Vec<Name>> {
+        let names = table_names(&Statement::Query(body.clone()));
+        for name in &names {
+            self.check_names(std::slice::from_ref(name)).map_err(|error| match place_of(&*body.query, name.object()) {
+                Some(at) => error.in_column(at.line, at.column),
+                None => error,
+            })?;
+        }
+        Ok(names)
+    }
+    /// The error of a continuous query, with its place in the view that is at fault.
+    fn in_views(&self, error: SqlError, names: &[Name]) -> EngineError {
+        let mut open: Vec<String> = names.iter().map(|name| self.catalog.qualify(name)).collect();
+        while let Some(name) = open.pop() {
+            let Some(entry) = self.catalog.get(&name) else { continue };
+            if let Kind::Inlined(_, tables) = &entry.kind {
+                open.extend(tables.iter().cloned());
+            }
+            if let Some(refused) = entry.refused.clone().filter(|refused| refused.message == error.message) {
+                let message = format!("{} in a continuous query, where view \"{}\" is used", refused.message, short(&name));
+                return SqlError { message, ..refused }.into();
+            }
+        }
+        error.into()
     }
     /// Puts a table's rows at the newest complete tick before the batch engine.
     fn fill(&mut self, name: &str, filled: &mut BTreeSet<String>) -> Result<()> {
@@ -115,9 +167,9 @@ impl Engine {
             for read in &reads {
                 self.fill(read, filled)?;
             }
-            let batches = self.session.execute((*view.logical).clone(), ClockReading { now: self.clock.now() })?;
+            let answer = self.session.execute((*view.logical).clone(), ClockReading { now: self.clock.now() })?;
             let mut rows = Vec::new();
-            for batch in &batches {
+            for batch in &answer.batches {
                 rows.extend(from_record_batch(&view.schema, batch)?);
             }
             return set(&entry, &rows);
@@ -158,14 +210,13 @@ impl Engine {
         let mut query = body.query.clone();
         rewrite(&mut *query)?;
         check_query(&query)?;
-        let names = table_names(&Statement::Query(body.clone()));
-        self.check_names(&names)?;
+        let names = self.check_reads(body)?;
         let logical = self.session.logical_plan(&query)?;
         self.check_calls(&logical)?;
         check_placed(&logical)?;
         let optimized = self.session.optimize_for_stream(logical.clone())?;
         let settings = PlanSettings { join_strategy: self.join_strategy, hints: body.hints.clone() };
-        let lowered = lower_query(&optimized, &self.catalog, &settings)?;
+        let lowered = lower_query(&optimized, &self.catalog, &settings).map_err(|error| self.in_views(error, &names))?;
         for warning in &lowered.warnings {
             self.say(&format!("warning: {warning}"));
         }
@@ -179,6 +230,17 @@ impl Engine {
             site.function = self.catalog.qualify_text(&site.function);
         }
         Ok(Continuous { plan, logical, stamp, calls })
+    }
+    /// A stream keeps no rows that a statement of its own could read.
+    pub(crate) fn check_no_streams(&self, reads: &BTreeSet<String>) -> Result<()> {
+        let is_stream = |name: &&String| self.catalog.get(name).is_some_and(Entry::is_stream);
+        match reads.iter().find(is_stream) {
+            None => Ok(()),
+            Some(name) => Err(EngineError::new(
+                format!("table \"{}\" keeps no rows to read: it is a stream, by 'table.retain' = 'none'", short(name)),
+                "read a dynamic table made from it, or leave out the option",
+            )),
+        }
     }
     /// A table that is only written keeps no rows to read.
     fn check_no_sinks(&self, plan: &Plan) -> Result<()> {
@@ -198,9 +260,6 @@ impl Engine {
     }
     /// The plan of a statement's query, as a result set.
     pub(crate) fn explain(&mut self, statement: &Spanned<Statement>, analyze: bool) -> Result<ResultSet> {
-        if analyze {
-            return Err(EngineError::new("EXPLAIN ANALYZE is not supported yet", "use EXPLAIN"));
-        }
         let body = match &statement.node {
             Statement::Query(body) => body,
             Statement::CreateDynamicTable(create) => &create.body,
@@ -213,13 +272,19 @@ impl Engine {
                 ));
             }
         };
-        let continuous = self.continuous(body)?;
+        let mut plan = self.continuous(body)?.plan;
+        let view = if analyze { self.view_behind(&plan) } else { None };
+        let view = view.map(|(name, behind)| {
+            plan = behind;
+            name
+        });
+        let nodes = if analyze { Some(self.measure(&plan)?) } else { None };
         let sharers = |key: &ArrangementKey| self.catalog.sharers(key);
         let context = Context { tables: &self.catalog, sharers: &sharers };
         let target = match &statement.node {
             Statement::Insert(insert) => Some(insert.table.to_string()),
             Statement::CreateDynamicTable(create) => Some(create.name.to_string()),
-            _ => None,
+            _ => view.as_deref().map(|name| short(name).to_string()),
         };
         let sink = match &statement.node {
             Statement::Insert(insert) => self.catalog.get(&self.catalog.qualify(&insert.table)),
@@ -227,13 +292,22 @@ impl Engine {
         };
         let to_sink = sink.and_then(|entry| entry.table()).is_some_and(|table| table.connector.is_some());
         let target = target.as_deref().map(|name| if to_sink { Target::Sink(name) } else { Target::Table(name) });
-        Ok(explained(&explain_statement(&continuous.plan, target, &context)))
+        let mut lines = explain_statement(&plan, target, &context);
+        if let (Statement::Insert(insert), Some(first)) = (&statement.node, lines.first_mut()) {
+            first.reason = match self.is_continuous_insert(insert) {
+                true => "continuous: the insert goes on as its sources change",
+                false => "one-shot: the insert runs once, over what is there",
+            }
+            .into();
+        }
+        let measured = nodes.map(|nodes| by_line(&lines, &nodes));
+        Ok(explained(&lines, measured.as_deref()))
     }
 }
 
-/// The rows of an EXPLAIN as a result set.
-fn explained(lines: &[ExplainRow]) -> ResultSet {
-    let columns = [
+/// The rows of an EXPLAIN as a result set, with what was measured.
+fn explained(lines: &[ExplainRow], measured: Option<&[Measured]>) -> ResultSet {
+    let mut columns = vec![
         ("id", DataType::Int),
         ("parent", DataType::Int),
         ("operator", DataType::String),
@@ -243,9 +317,21 @@ fn explained(lines: &[ExplainRow]) -> ResultSet {
         ("state", DataType::String),
         ("reason", DataType::String),
     ];
+    if measured.is_some() {
+        columns.extend([
+            ("rows", DataType::BigInt),
+            ("bytes", DataType::BigInt),
+            ("busy_ms", DataType::Double),
+            ("errors", DataType::BigInt),
+        ]);
+    }
     let schema = Schema::new(columns.into_iter().map(|(name, data_type)| Column::new(name, data_type)).collect());
-    let row = |line: &ExplainRow| {
-        Row::pack([
+    let row = |(at, line): (usize, &ExplainRow)| {
+        let figures = measured.and_then(|measured| measured.get(at)).map(|node| {
+            let bytes = node.bytes.map_or(Datum::Null, Datum::Int);
+            [Datum::Int(node.rows), bytes, Datum::Float(node.busy_nanos as f64 / 1e6), Datum::Int(node.errors)]
+        });
+        let plan = [
             Datum::Int(line.id.into()),
             line.parent.map_or(Datum::Null, |parent| Datum::Int(parent.into())),
             Datum::str(line.operator),
@@ -254,11 +340,19 @@ fn explained(lines: &[ExplainRow]) -> ResultSet {
             Datum::str(line.shared_with.as_str()),
             Datum::str(line.state),
             Datum::str(line.reason.as_str()),
-        ])
+        ];
+        Row::pack(plan.into_iter().chain(figures.into_iter().flatten()))
     };
-    ResultSet { schema, rows: lines.iter().map(row).collect() }
+    ResultSet { schema, rows: lines.iter().enumerate().map(row).collect() }
 }
 
+/// The schema with its columns named as they are shown.
+pub(crate) fn shown_schema(mut schema: Schema) -> Schema {
+    for column in &mut schema.columns {
+        column.name = shown_name(&column.name).to_string();
+    }
+    schema
+}
 /// The object's own name.
 pub(crate) fn short(qualified: &str) -> &str {
     qualified.strip_prefix("public.").unwrap_or(qualified)

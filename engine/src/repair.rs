@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, try_cast};
 use deltaworks_dataflow::row::{project, split_field};
 use deltaworks_dataflow::{CommandKind, DataType, Datum, Diff, Row};
-use deltaworks_sql::parser::{Body, Name, Statement, rewrite, table_names};
+use deltaworks_sql::parser::{Body, Name, rewrite};
 
 use crate::catalog::Table;
 use crate::create::columns_help;
 use crate::error::EngineError;
-use crate::query::short;
+use crate::query::{Answered, short};
 use crate::script::Engine;
-use crate::write::{check_not_null, name_apart};
+use crate::write::check_not_null;
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -37,17 +37,16 @@ impl Engine {
         let errors = format!("{qualified}$errors");
         let mut query = body.query.clone();
         rewrite(&mut *query)?;
-        name_apart(&mut query);
-        let mut names = table_names(&Statement::Query(body.clone()));
+        let mut names = self.check_reads(body)?;
         names.push(Name::new(errors.split('.')));
-        self.check_names(&names)?;
         let plan = repaired_plan(&table, self.session.logical_plan(&query)?)?;
-        let repaired = self.run(plan, &names)?.rows;
-        let (rows, places) = self.checked(&table, &repaired)?;
+        let Answered { result: repaired, failures } = self.run(plan, &names)?;
+        let (rows, places) = self.checked(&table, &repaired.rows)?;
         let letters = self.letters_at(&errors, places)?;
         let counts = (rows.len(), letters.len());
         let taken = letters.into_iter().map(|letter| (letter, -1)).collect();
         self.write_with_letters(&qualified, &table, rows, taken)?;
+        self.count_failures(&qualified, failures);
         for counted in [&mut self.sources.progress.dead, &mut self.rejected] {
             if let Some(count) = counted.get_mut(&qualified) {
                 *count = count.saturating_sub(counts.1 as u64);

@@ -12,11 +12,13 @@ use deltaworks_sql::lower::JoinStrategy;
 use deltaworks_sql::parser::{Name, Spanned, Statement, parse_script, substitute, table_names};
 use deltaworks_sql::session::Session;
 
+use crate::bench::Figures;
 use crate::calls::Calls;
 use crate::catalog::{self, Catalog, Kind};
 use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::options::{ClockMode, Evaluation, Options};
+use crate::pace::{Pace, WallTimer};
 use crate::sinks::OpenSink;
 use crate::ticks::Sources;
 
@@ -50,14 +52,19 @@ pub struct Engine {
     pub(crate) next_input: u32,
     pub(crate) statements: u32,
     pub(crate) dataflows: u32,
-    /// The clock inputs of the installed dataflows.
-    pub(crate) clocks: Vec<InputId>,
+    /// The clock inputs of the installed dataflows, by their names.
+    pub(crate) clocks: BTreeMap<String, InputId>,
     /// What continuous queries ask of external functions.
     pub(crate) calls: Calls,
     /// Rows that COPY INTO rejected, by table.
     pub(crate) rejected: BTreeMap<String, u64>,
+    /// Records at the end that are measured one by one.
+    pub(crate) single: usize,
+    pub(crate) figures: Figures,
     /// The names that statements still to come read, by object name.
     pub(crate) read_later: BTreeSet<String>,
+    /// Those that are to be analysed: of a dynamic table what is behind it is read too.
+    pub(crate) analyzed_later: BTreeSet<String>,
     random: u64,
 }
 
@@ -82,7 +89,9 @@ impl Engine {
             catalog: Catalog::new(),
             host: Host::start(options.workers.max(1))?,
             clock: Clock::new(clock),
-            sources: Sources::default(),
+            sources: Sources::new(
+                options.replay_speed.map(|speed| Pace::new(speed, Box::new(WallTimer::new(Arc::clone(&stop))))),
+            ),
             sinks: BTreeMap::new(),
             join_strategy: JoinStrategy::Auto,
             timezone,
@@ -92,10 +101,13 @@ impl Engine {
             next_input: 1,
             statements: 0,
             dataflows: 0,
-            clocks: Vec::new(),
+            clocks: BTreeMap::new(),
             calls: Calls::default(),
             rejected: BTreeMap::new(),
+            single: 0,
+            figures: Figures::default(),
             read_later: BTreeSet::new(),
+            analyzed_later: BTreeSet::new(),
             random: if let Evaluation::Chopped(seed) = options.evaluation { seed } else { 0 },
             options,
         })
@@ -141,9 +153,11 @@ impl Engine {
                 return Ok(());
             }
             self.read_later = statements[index..].iter().flat_map(|s| reads_of(&s.node)).collect();
+            self.analyzed_later = statements[index..].iter().flat_map(|s| analyzed_by(&s.node)).collect();
             self.execute(statement).map_err(|e| e.in_statement(file, (statement.line, statement.column)))?;
         }
         self.read_later.clear();
+        self.analyzed_later.clear();
         Ok(())
     }
     fn parse(&self, text: &str) -> Result<Vec<Spanned<Statement>>> {
@@ -169,7 +183,7 @@ impl Engine {
                 self.print(&plan)?;
                 self.execute(statement)
             }
-            Statement::Insert(insert) if self.is_continuous(&insert.table) && !insert.is_values() => {
+            Statement::Insert(insert) if self.is_continuous_insert(insert) => {
                 self.say(&format!("insert into {}:", insert.table));
                 let plan = self.explain(statement, false)?;
                 self.print(&plan)
@@ -197,12 +211,11 @@ impl Engine {
             Statement::CreateDynamicTable(create) => self.create_dynamic_table(create, statement),
             Statement::CreateFunction(create) => Ok(self.session.create_function(create)?),
             Statement::Drop(object) => self.drop_object(object),
-            Statement::Insert(insert) if self.is_continuous(&insert.table) && !insert.is_values() => {
-                self.insert_continuously(insert)
-            }
+            Statement::Insert(insert) if self.is_continuous_insert(insert) => self.insert_continuously(insert),
             Statement::Insert(insert) => {
                 let count = self.insert_once(insert)?;
-                self.report(count, &format!("inserted into {}", insert.table));
+                let rows = rows(count);
+                self.say(&format!("one-shot insert into {}: {rows}", insert.table));
                 Ok(())
             }
             Statement::StatementSet(statements) => self.statement_set(statements),
@@ -265,8 +278,8 @@ impl Engine {
         }
     }
     fn report(&mut self, count: usize, what: &str) {
-        let rows = if count == 1 { "row" } else { "rows" };
-        self.say(&format!("{count} {rows} {what}"));
+        let rows = rows(count);
+        self.say(&format!("{rows} {what}"));
     }
     pub(crate) fn print(&mut self, result: &ResultSet) -> Result<()> {
         (self.results)(result)
@@ -316,6 +329,17 @@ fn reads_of(statement: &Statement) -> BTreeSet<String> {
         _ => {}
     }
     names
+}
+
+fn rows(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "row" } else { "rows" })
+}
+/// The names that a statement analyses.
+fn analyzed_by(statement: &Statement) -> BTreeSet<String> {
+    match statement {
+        Statement::Explain { analyze: true, .. } => reads_of(statement),
+        _ => BTreeSet::new(),
+    }
 }
 
 /// Reads a script: a file, or the `job.sql` of a folder.

@@ -108,6 +108,13 @@ impl Engine {
                 line.1.extend(samples);
             }
         }
+        for (name, entry) in &self.catalog.entries {
+            for (what, (times, samples)) in &entry.failures {
+                let line = lines.entry((short(name).to_string(), what.clone())).or_default();
+                line.0 += times;
+                line.1.extend(samples.iter().cloned());
+            }
+        }
         for (table, letters) in self.sources.progress.dead.iter().chain(&self.rejected) {
             let what = format!("dead letters, see {}$errors", short(table));
             lines.entry((short(table).to_string(), what)).or_default().0 += i64::try_from(*letters).unwrap_or(i64::MAX);
@@ -159,7 +166,9 @@ impl Engine {
             .map(|(place, column)| {
                 let nullable = text(if column.nullable { "YES" } else { "NO" });
                 let key = text(if key.contains(&place) { "PRI" } else { "" });
-                Row::pack([text(column.name.clone()), text(column.data_type.to_string()), nullable, key])
+                let declared = entry.table().and_then(|table| table.declared.get(&place));
+                let data_type = declared.cloned().unwrap_or_else(|| column.data_type.to_string());
+                Row::pack([text(column.name.clone()), text(data_type), nullable, key])
             })
             .collect();
         let columns = [

@@ -62,7 +62,7 @@ impl OpenSink {
         }
         Ok(())
     }
-    /// Hands on what was written.
+    /// Gives what was written to whoever reads the file.
     pub(crate) fn flush(&mut self) -> Result<(), EngineError> {
         Ok(self.writer.flush()?)
     }

@@ -1,14 +1,15 @@
-//! Sources and ticks: records are read, decoded and handed to the workers, at most two ticks ahead of what is complete.
+//! Sources and ticks: records are read, decoded and handed to the workers, at most four ticks ahead of what is complete.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use deltaworks_connectors::decode::{DeadLetter, Decoded, Decoder, TableFormat, TopicFilter};
+use deltaworks_connectors::decode::{TableFormat, TopicFilter};
+use deltaworks_connectors::error::Error;
 use deltaworks_connectors::file::FileSource;
 use deltaworks_connectors::folder::FolderSource;
 use deltaworks_connectors::format::Format;
 use deltaworks_connectors::ordered::{OrderedFiles, TimestampColumn};
-use deltaworks_connectors::record::Records;
+use deltaworks_connectors::record::{NO_TIMESTAMP, Records};
 use deltaworks_connectors::recorded::{RecordedTick, Replay, TickLog};
 use deltaworks_connectors::source::{ReadState, RecordSource};
 use deltaworks_dataflow::host::{Host, InputBatch, InputId};
@@ -16,31 +17,19 @@ use deltaworks_dataflow::{Command, Time};
 
 use crate::catalog::{Entry, Table};
 use crate::clock::Clock;
-use crate::copy::{Filled, filled_at, widen};
 use crate::error::EngineError;
 use crate::options::Options;
+use crate::pace::Pace;
 use crate::pipe::Folder;
+use crate::reader::{Progress, Reader, read_ordered};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-/// Ticks that may be under way.
-const IN_FLIGHT: Time = 2;
+/// Ticks that may be under way. Two keep one worker busy; two more let several workers, the reading and the writing of changes
+/// go on beside each other (measured on first touch: a tenth of the wall time).
+const IN_FLIGHT: Time = 4;
 /// Bytes of records per tick and worker.
 const TICK_BYTES: usize = 4 << 20;
-
-/// A table that reads from a source.
-struct Reader {
-    name: String,
-    decoder: Box<dyn Decoder>,
-    topics: TopicFilter,
-    input: InputId,
-    errors_input: InputId,
-    errors_fail: bool,
-    /// Its lane of ordered files.
-    lane: usize,
-    /// Where the columns come from when a source delivers only some of them.
-    filled: Option<Vec<Filled>>,
-}
 
 enum Feed {
     Recording {
@@ -62,6 +51,22 @@ impl Feed {
             Feed::Folder(folder) => folder,
         }
     }
+    /// How long it is until the next tick of a paced replay is due, and the timestamp before which its records lie.
+    fn due(&self, pace: &mut Pace) -> (Duration, i64) {
+        let (next, frame) = match self {
+            Feed::Files(_) | Feed::Ordered(_) | Feed::Folder(_) => (None, 0),
+            Feed::Recording { log: Some(log), .. } => (log.as_slice().first().map(|tick| tick.clock_us / 1000), 0),
+            Feed::Recording { replay, log: None } => (replay.next_timestamp(), pace.frame()),
+        };
+        let Some(next) = next else { return (Duration::ZERO, i64::MAX) };
+        if next == NO_TIMESTAMP {
+            // Broken lines before the first record.
+            return (Duration::ZERO, NO_TIMESTAMP + 1);
+        }
+        let first = pace.until(next);
+        let end = next.saturating_add(frame);
+        (first.max(pace.until(end)), if frame == 0 { i64::MAX } else { end })
+    }
 }
 
 /// Sources under way, and who reads them.
@@ -80,22 +85,13 @@ impl Source {
     }
 }
 
-/// What was read, for the report at the end.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Progress {
-    pub(crate) records: u64,
-    pub(crate) ignored: u64,
-    /// Dead letters by table.
-    pub(crate) dead: BTreeMap<String, u64>,
-    /// Files that changed after they were read, by table.
-    pub(crate) changed_files: BTreeMap<String, u64>,
-}
-
 /// The sources of a run.
 #[derive(Default)]
 pub(crate) struct Sources {
     started: Vec<String>,
     open: Vec<Source>,
+    /// How fast a replay goes; None: as fast as it can.
+    pace: Option<Pace>,
     pub(crate) progress: Progress,
 }
 
@@ -120,7 +116,24 @@ pub(crate) fn table_format(table: &Table) -> Result<TableFormat> {
     Ok(table_format)
 }
 
+/// The files of a table, and what reads them.
+fn open_files(name: &str, table: &Table) -> Result<(FileSource, Option<TimestampColumn>, Reader)> {
+    let format = table_format(table)?;
+    let path = table.connector.as_ref().map(|connector| connector.require("path")).transpose()?;
+    let files = FileSource::open(path.unwrap_or_default(), &format)?;
+    let reader = Reader::new(name, table, &format, TopicFilter::all(files.topics()))?;
+    Ok((files, TimestampColumn::of(&format)?, reader))
+}
+
 impl Sources {
+    /// Sources whose replay goes at a pace.
+    pub(crate) fn new(pace: Option<Pace>) -> Self {
+        Sources { pace, ..Sources::default() }
+    }
+    /// Whether ticks come at the pace of a recording.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.pace.is_some()
+    }
     /// Whether the table's source was started.
     pub(crate) fn is_started(&self, name: &str) -> bool {
         self.started.iter().any(|other| other == name)
@@ -145,31 +158,31 @@ impl Sources {
     }
     /// Starts the sources of the given tables together.
     pub(crate) fn start(&mut self, options: &Options, tables: &[(String, &Entry)]) -> Result<()> {
-        let mut recorded: Vec<(&str, &Table, String)> = Vec::new();
+        let mut recorded: Vec<(&str, &Entry, &Table, String)> = Vec::new();
         let (mut lanes, mut lane_readers) = (Vec::new(), Vec::new());
         for (name, entry) in tables {
+            let at = |error: EngineError| error.in_column(entry.position.0, entry.position.1);
             let Some(table) = entry.table() else { continue };
             let connector = table.connector.clone().unwrap_or_default();
             match connector.connector() {
-                Some("kafka" | "upsert-kafka") => recorded.push((name, table, topic(name, table)?)),
+                Some("kafka" | "upsert-kafka") => {
+                    recorded.push((name, entry, table, topic(name, table).map_err(at)?));
+                }
                 Some("filesystem") => {
-                    let format = table_format(table)?;
-                    let source = FileSource::open(connector.require("path")?, &format)?;
-                    let topics = TopicFilter::all(source.topics());
-                    let mut reader = Reader::new(name, table, &format, topics)?;
-                    if let Some(column) = TimestampColumn::of(&format)? {
+                    let (files, column, mut reader) = open_files(name, table).map_err(at)?;
+                    if let Some(column) = column {
                         reader.lane = lanes.len();
-                        lanes.push((source, column));
+                        lanes.push((files, column));
                         lane_readers.push(reader);
                     } else {
-                        self.open.push(Source::new(Feed::Files(source), vec![reader]));
+                        self.open.push(Source::new(Feed::Files(files), vec![reader]));
                     }
                 }
                 Some(other) => {
-                    return Err(EngineError::new(
+                    return Err(at(EngineError::new(
                         format!("table \"{name}\" is read, but its connector \"{other}\" is a sink only"),
                         "read from a kafka or filesystem table",
-                    ));
+                    )));
                 }
                 None => continue,
             }
@@ -184,20 +197,30 @@ impl Sources {
         }
         Ok(())
     }
-    fn start_replay(&mut self, options: &Options, tables: &[(&str, &Table, String)]) -> Result<()> {
+    fn start_replay(&mut self, options: &Options, tables: &[(&str, &Entry, &Table, String)]) -> Result<()> {
+        let at = |entry: &Entry, error: EngineError| error.in_column(entry.position.0, entry.position.1);
         let Some(dir) = &options.replay else {
-            return Err(EngineError::new(
+            let error = EngineError::new(
                 format!("table \"{}\" reads a Kafka topic, and reading from a broker is not supported yet", tables[0].0),
                 "run with --replay DIR to read recorded topics",
-            ));
+            );
+            return Err(at(tables[0].1, error));
         };
-        let topics: Vec<String> = tables.iter().map(|(_, _, topic)| topic.clone()).collect();
-        let replay = Replay::open(dir, &topics)?;
+        let topics: Vec<String> = tables.iter().map(|(_, _, _, topic)| topic.clone()).collect();
+        let replay = Replay::open(dir, &topics).map_err(|error| {
+            let missing = match &error {
+                Error::MissingTopic { topic, .. } => tables.iter().find(|(_, _, _, other)| other == topic),
+                _ => None,
+            };
+            let error = EngineError::from(error);
+            missing.map_or(error.clone(), |(_, entry, _, _)| at(entry, error))
+        })?;
         let log = TickLog::open(dir)?.map(|log| log.ticks.into_iter());
         let mut readers = Vec::new();
-        for (name, table, topic) in tables {
+        for (name, entry, table, topic) in tables {
             let filter = TopicFilter::new(replay.topics(), |other| other == topic);
-            readers.push(Reader::new(name, table, &table_format(table)?, filter)?);
+            let reader = table_format(table).and_then(|format| Reader::new(name, table, &format, filter));
+            readers.push(reader.map_err(|error| at(entry, error))?);
         }
         self.open.push(Source::new(Feed::Recording { replay, log }, readers));
         Ok(())
@@ -259,6 +282,7 @@ impl Sources {
     ) -> Result<Vec<(InputId, InputBatch)>> {
         let mut batches = Vec::new();
         let (records_max, bytes_max) = (options.tick_records, TICK_BYTES * workers);
+        let mut running = self.open.iter().filter(|source| !source.ended).count();
         for source in self.open.iter_mut().filter(|source| !source.ended) {
             if let Feed::Ordered(files) = &mut source.feed {
                 let state = read_ordered(files, &mut source.readers, records_max, clock, &mut self.progress, &mut batches)?;
@@ -266,6 +290,16 @@ impl Sources {
                 continue;
             }
             let mut records = Records::new();
+            let mut end = i64::MAX;
+            if let Some(pace) = &mut self.pace {
+                let (due, frame_end) = source.feed.due(pace);
+                // Others go on meanwhile.
+                if !due.is_zero() && (running > 1 || !pace.wait(due)) {
+                    running -= 1;
+                    continue;
+                }
+                end = frame_end;
+            }
             let state = match &mut source.feed {
                 Feed::Recording { replay, log: Some(log) } => match log.next() {
                     Some(tick) => {
@@ -275,7 +309,7 @@ impl Sources {
                     }
                     None => ReadState::End,
                 },
-                Feed::Recording { replay, log: None } => replay.read(records_max, bytes_max, &mut records)?,
+                Feed::Recording { replay, log: None } => replay.read_before(end, records_max, bytes_max, &mut records)?,
                 Feed::Files(files) => files.read(records_max, bytes_max, &mut records)?,
                 Feed::Ordered(_) => ReadState::End,
                 Feed::Folder(folder) => {
@@ -329,93 +363,6 @@ fn topic(name: &str, table: &Table) -> Result<String> {
     let options = table.connector.clone().unwrap_or_default();
     let topic = options.require("topic").map_err(|e| EngineError::new(format!("table \"{name}\": {e}"), e.help()))?;
     Ok(topic.to_string())
-}
-
-impl Reader {
-    fn new(name: &str, table: &Table, format: &TableFormat, topics: TopicFilter) -> Result<Self> {
-        Ok(Reader {
-            name: name.to_string(),
-            decoder: format.decoder()?,
-            topics,
-            input: table.input,
-            errors_input: table.errors_input,
-            errors_fail: table.errors_fail,
-            lane: 0,
-            filled: None,
-        })
-    }
-    fn decode(
-        &mut self,
-        records: &Records,
-        (seen_at, timezone): (i64, chrono_tz::Tz),
-        progress: &mut Progress,
-        batches: &mut Vec<(InputId, InputBatch)>,
-    ) -> Result<()> {
-        let mut decoded = Decoded::default();
-        self.decoder.decode(records, &self.topics, &mut decoded);
-        if let Some(filled) = &self.filled {
-            let filled = filled_at(filled, seen_at, timezone);
-            decoded.commands.iter_mut().for_each(|command| command.row = widen(&command.row, &filled));
-        }
-        self.deliver(decoded, seen_at, progress, batches)
-    }
-    fn deliver(
-        &self,
-        decoded: Decoded,
-        seen_at: i64,
-        progress: &mut Progress,
-        batches: &mut Vec<(InputId, InputBatch)>,
-    ) -> Result<()> {
-        progress.ignored += decoded.ignored;
-        if !decoded.dead.is_empty() {
-            if self.errors_fail {
-                return Err(failure(&self.name, &decoded.dead[0]));
-            }
-            *progress.dead.entry(self.name.clone()).or_default() += decoded.dead.len() as u64;
-            let letters = decoded.dead.iter().map(|letter| (letter.to_row(seen_at), 1)).collect();
-            batches.push((self.errors_input, InputBatch::Updates(letters)));
-        }
-        if !decoded.commands.is_empty() {
-            batches.push((self.input, InputBatch::Commands(decoded.commands)));
-        }
-        Ok(())
-    }
-}
-/// Reads and decodes one tick of ordered files.
-fn read_ordered(
-    files: &mut OrderedFiles,
-    readers: &mut [Reader],
-    commands_max: usize,
-    clock: &mut Clock,
-    progress: &mut Progress,
-    batches: &mut Vec<(InputId, InputBatch)>,
-) -> Result<ReadState> {
-    let before = files.taken();
-    let mut decoded: Vec<Decoded> = vec![Decoded::default(); files.lanes()];
-    let mut decode = |lane: usize, records: &Records, out: &mut Decoded| {
-        if let Some(reader) = readers.iter_mut().find(|reader| reader.lane == lane) {
-            reader.decoder.decode(records, &reader.topics, out);
-        }
-    };
-    let state = files.read(commands_max, &mut decode, &mut decoded)?;
-    if let Some(latest) = decoded.iter().filter_map(Decoded::latest).max() {
-        clock.saw_record(latest);
-    }
-    progress.records += files.taken() - before;
-    let seen_at = clock.now();
-    for reader in readers {
-        reader.deliver(std::mem::take(&mut decoded[reader.lane]), seen_at, progress, batches)?;
-    }
-    Ok(state)
-}
-fn failure(table: &str, letter: &DeadLetter) -> EngineError {
-    EngineError::new(
-        format!(
-            "could not decode a record of table \"{table}\": \"{}\" partition {} offset {}: {}",
-            letter.source, letter.partition, letter.position, letter.reason
-        ),
-        format!("mend the record, or leave out 'errors' = 'fail' to collect such records in {table}$errors"),
-    )
 }
 
 /// Shares a tick's batches out to the workers: commands in contiguous parts, whose order within a key the positions restore.

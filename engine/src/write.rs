@@ -11,8 +11,8 @@ use deltaworks_dataflow::host::InputBatch;
 use deltaworks_dataflow::row::{is_null_field, project, split_field};
 use deltaworks_dataflow::{Command, CommandKind, DataType, Datum, Diff, Position, Row, Schema};
 use deltaworks_operators::merge::{DeleteBehavior, Engine as MergeEngine};
-use deltaworks_sql::expr::{EvalErrors, Evaluator, ScalarExpr};
-use deltaworks_sql::parser::{Body, Insert, Name, Statement, parse_script, rewrite, table_names};
+use deltaworks_sql::expr::{EvalErrors, Evaluator, ExpressionErrors, ScalarExpr};
+use deltaworks_sql::parser::{Body, Insert, Name, Statement, marked_name, parse_script, rewrite};
 use sqlparser::ast;
 
 use crate::catalog::Table;
@@ -21,10 +21,13 @@ use crate::create::columns_help;
 use crate::error::EngineError;
 use crate::merge::check_updatable;
 use crate::options::Evaluation;
-use crate::query::short;
+use crate::query::{Answered, short};
 use crate::script::Engine;
 
 type Result<T> = std::result::Result<T, EngineError>;
+
+/// How many inputs are kept of an expression that failed in statements.
+const SAMPLES: usize = 5;
 
 impl Engine {
     /// The table that a one-shot write may write.
@@ -56,15 +59,13 @@ impl Engine {
         }
         let mut query = insert.body.query.clone();
         rewrite(&mut *query)?;
-        name_apart(&mut query);
-        let names = table_names(&Statement::Query(insert.body.clone()));
-        self.check_names(&names)?;
+        let names = self.check_reads(&insert.body)?;
         if let ast::SetExpr::Values(values) = &mut *query.body {
             cast_values(values, &table, &insert.columns)?;
         }
         let plan = self.session.logical_plan(&query)?;
         let plan = self.insert_plan(&table, &insert.columns, plan)?;
-        let ResultSet { rows, .. } = self.run(plan, &names)?;
+        let Answered { result: ResultSet { rows, .. }, failures } = self.run(plan, &names)?;
         let schema = table.delivered_schema();
         let upserts: Vec<(CommandKind, Row)> = rows.into_iter().map(|row| (CommandKind::Upsert, row)).collect();
         for (_, row) in &upserts {
@@ -72,11 +73,22 @@ impl Engine {
         }
         let count = upserts.len();
         self.write(&qualified, &table, upserts)?;
+        self.count_failures(&qualified, failures);
         Ok(count)
+    }
+    /// Counts what a statement wrote as NULL under the table, for SHOW ERRORS.
+    pub(crate) fn count_failures(&mut self, name: &str, failures: Vec<ExpressionErrors>) {
+        let Some(entry) = self.catalog.entries.get_mut(name) else { return };
+        for failure in failures {
+            let line = entry.failures.entry(failure.expression).or_default();
+            line.0 += failure.count;
+            line.1.extend(failure.samples);
+            line.1.truncate(SAMPLES);
+        }
     }
     /// The plan's columns as the table's delivered ones: in place or by the listed names, cast, defaults filled in.
     pub(crate) fn insert_plan(&mut self, table: &Table, listed: &[String], plan: LogicalPlan) -> Result<LogicalPlan> {
-        let places = insert_places(table, listed, plan.schema().fields().len())?;
+        let places = table.places_for(listed, plan.schema().fields().len())?;
         let columns = plan.schema().columns();
         let mut expressions = Vec::new();
         for place in &table.delivered {
@@ -119,10 +131,8 @@ impl Engine {
         if !joins.is_empty() || delete.using.is_some() {
             return Err(EngineError::new("DELETE takes one table", "use a subquery in WHERE"));
         }
-        let filter = delete.selection.as_ref().map_or(String::new(), |s| format!(" WHERE {s}"));
-        let text = format!("SELECT * FROM {}{filter}", from[0]);
         let (qualified, table) = self.writable(&Name::from(name))?;
-        let found = self.select_text(&text)?;
+        let found = self.query(&select_from(from[0].clone(), delete.selection.clone(), Vec::new())?)?;
         let count = found.rows.len();
         let losses = found.rows.iter().map(|row| loss(&table, row)).collect();
         self.write(&qualified, &table, losses)?;
@@ -131,7 +141,7 @@ impl Engine {
     /// TRUNCATE TABLE. Returns the number of rows.
     pub(crate) fn truncate(&mut self, name: &Name) -> Result<usize> {
         let (qualified, table) = self.writable(name)?;
-        let found = self.select_text(&format!("SELECT * FROM {name}"))?;
+        let found = self.query(&parse_query(&format!("SELECT * FROM {name}"))?)?;
         let losses = found.rows.iter().map(|row| loss(&table, row)).collect();
         self.write(&qualified, &table, losses)?;
         Ok(if ignores_deletes(&table) { 0 } else { found.rows.len() })
@@ -147,18 +157,15 @@ impl Engine {
         let (qualified, table) = self.writable(&Name::from(name))?;
         check_updatable(&qualified, &table)?;
         let assigned = assignments(&update.assignments, &table)?;
-        let new: Vec<String> = table
-            .delivered
-            .iter()
-            .map(|place| {
-                let column = &table.schema.columns[*place].name;
-                let value = assigned.get(place).map_or_else(|| format!("\"{column}\""), ToString::to_string);
-                format!("{value} AS \"new${column}\"")
-            })
-            .collect();
-        let filter = update.selection.as_ref().map_or(String::new(), |s| format!(" WHERE {s}"));
-        let text = format!("SELECT *, {} FROM {}{filter}", new.join(", "), update.table);
-        let found = self.select_new(&table, &text)?;
+        let new = |place: &usize| {
+            let column = &table.schema.columns[*place].name;
+            let old = || ast::Expr::Identifier(ast::Ident::with_quote('"', column));
+            let expr = assigned.get(place).cloned().unwrap_or_else(old);
+            ast::SelectItem::ExprWithAlias { expr, alias: ast::Ident::with_quote('"', marked_name(column, "new")) }
+        };
+        let new = table.delivered.iter().map(new).collect();
+        let body = select_from(update.table.clone(), update.selection.clone(), new)?;
+        let Answered { result: found, failures } = self.select_new(&table, &body)?;
         let width = table.schema.len();
         let schema = table.delivered_schema();
         let mut changes = Vec::new();
@@ -175,12 +182,15 @@ impl Engine {
         // All losses first: a new row may take the key of another row that moves away.
         changes.sort_by_key(|(kind, _)| *kind == CommandKind::Upsert);
         self.write(&qualified, &table, changes)?;
+        self.count_failures(&qualified, failures);
         Ok(found.rows.len())
     }
     /// An UPDATE's query, with the new columns cast to the table's types.
-    fn select_new(&mut self, table: &Table, text: &str) -> Result<ResultSet> {
-        let (body, names) = parse_query(text)?;
-        let plan = self.session.logical_plan(&body.query)?;
+    fn select_new(&mut self, table: &Table, body: &Body) -> Result<Answered> {
+        let names = self.check_reads(body)?;
+        let mut query = body.query.clone();
+        rewrite(&mut *query)?;
+        let plan = self.session.logical_plan(&query)?;
         let width = table.schema.len();
         let columns = plan.schema().columns();
         let mut expressions: Vec<Expr> = columns[..width].iter().cloned().map(Expr::Column).collect();
@@ -190,10 +200,6 @@ impl Engine {
         }
         let plan = LogicalPlanBuilder::from(plan).project(expressions)?.build()?;
         self.run(plan, &names)
-    }
-    fn select_text(&mut self, text: &str) -> Result<ResultSet> {
-        let (body, _) = parse_query(text)?;
-        self.query(&body)
     }
     /// Writes commands to a table as one tick and waits until it is complete.
     pub(crate) fn write(&mut self, name: &str, table: &Table, changes: Vec<(CommandKind, Row)>) -> Result<()> {
@@ -252,7 +258,7 @@ impl Engine {
             if chance.is_multiple_of(3) {
                 ticks.push(Vec::new());
             }
-            let undo = if (chance >> 8).is_multiple_of(2) { undo(table, &command) } else { None };
+            let undo = if table.retained && (chance >> 8).is_multiple_of(2) { undo(table, &command) } else { None };
             let redo = command.clone();
             if let Some(tick) = ticks.last_mut() {
                 tick.push(command);
@@ -277,28 +283,6 @@ fn undo(table: &Table, command: &Command) -> Option<Command> {
     Some(Command { kind, ..command.clone() })
 }
 
-/// The places that an INSERT fills, in the order of its columns.
-pub(crate) fn insert_places(table: &Table, listed: &[String], given: usize) -> Result<Vec<usize>> {
-    let places: Vec<usize> = if listed.is_empty() {
-        let metadata: Vec<usize> = table.metadata.iter().map(|m| table.delivered[m.column]).collect();
-        table.delivered.iter().copied().filter(|place| !metadata.contains(place)).collect()
-    } else {
-        let place = |name: &String| {
-            let place = table.schema.index_of(name).filter(|place| table.delivered.contains(place));
-            place.ok_or_else(|| {
-                EngineError::new(format!("column \"{name}\" cannot be inserted into"), columns_help(&table.schema))
-            })
-        };
-        listed.iter().map(place).collect::<Result<_>>()?
-    };
-    if places.len() != given {
-        return Err(EngineError::new(
-            format!("INSERT has {given} values for {} columns", places.len()),
-            columns_help(&Schema::new(places.iter().map(|p| table.schema.columns[*p].clone()).collect())),
-        ));
-    }
-    Ok(places)
-}
 /// The columns that UPDATE SET assigns, by their places.
 pub(crate) fn assignments(assignments: &[ast::Assignment], table: &Table) -> Result<BTreeMap<usize, ast::Expr>> {
     let mut assigned = BTreeMap::new();
@@ -344,30 +328,10 @@ pub(crate) fn moves(table: &Table, old: &[u8], new: &[u8]) -> bool {
     project(new, &places, &mut after);
     before != after
 }
-/// Gives the columns of an INSERT's query names of their own: it maps by position, and the planner wants no two alike.
-pub(crate) fn name_apart(query: &mut ast::Query) {
-    let ast::SetExpr::Select(select) = &mut *query.body else { return };
-    let named = |item: &ast::SelectItem| match item {
-        ast::SelectItem::UnnamedExpr(ast::Expr::Identifier(name)) => Some(name.value.to_lowercase()),
-        ast::SelectItem::UnnamedExpr(ast::Expr::CompoundIdentifier(parts)) => Some(parts.last()?.value.to_lowercase()),
-        ast::SelectItem::UnnamedExpr(expression) => Some(expression.to_string()),
-        ast::SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.to_lowercase()),
-        _ => None,
-    };
-    let Some(names) = select.projection.iter().map(named).collect::<Option<Vec<String>>>() else { return };
-    for (place, item) in select.projection.iter_mut().enumerate() {
-        if !names[..place].contains(&names[place]) {
-            continue;
-        }
-        let (ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
-        let alias = ast::Ident::with_quote('"', format!("column {place}"));
-        *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
-    }
-}
 /// Casts every value to its column's type, so that the rows of one VALUES need not agree on a type of their own.
 fn cast_values(values: &mut ast::Values, table: &Table, listed: &[String]) -> Result<()> {
     let width = values.rows.first().map_or(0, |row| row.content.len());
-    let places = insert_places(table, listed, width)?;
+    let places = table.places_for(listed, width)?;
     let types: Vec<Option<ast::DataType>> =
         places.iter().map(|place| written_type(&table.schema.columns[*place].data_type)).collect();
     for row in &mut values.rows {
@@ -381,7 +345,7 @@ fn cast_values(values: &mut ast::Values, table: &Table, listed: &[String]) -> Re
 }
 /// The type as the parser has it; None for one that cannot be written in a CAST.
 fn written_type(data_type: &DataType) -> Option<ast::DataType> {
-    let (body, _) = parse_query(&format!("SELECT CAST(NULL AS {data_type})")).ok()?;
+    let body = parse_query(&format!("SELECT CAST(NULL AS {data_type})")).ok()?;
     let ast::SetExpr::Select(select) = *body.query.body else { return None };
     match select.projection.into_iter().next()? {
         ast::SelectItem::UnnamedExpr(ast::Expr::Cast { data_type, .. }) => Some(data_type),
@@ -410,15 +374,19 @@ pub(crate) fn check_not_null(schema: &Schema, row: &[u8]) -> Result<()> {
     }
     Ok(())
 }
+/// A query of a table's rows, put together of the parts of a statement, so that errors have their places.
+fn select_from(table: ast::TableWithJoins, selection: Option<ast::Expr>, more: Vec<ast::SelectItem>) -> Result<Body> {
+    let mut body = parse_query("SELECT * FROM t")?;
+    if let ast::SetExpr::Select(select) = &mut *body.query.body {
+        (select.from, select.selection) = (vec![table], selection);
+        select.projection.extend(more);
+    }
+    Ok(body)
+}
 /// A query from text that the engine made.
-pub(crate) fn parse_query(text: &str) -> Result<(Body, Vec<Name>)> {
-    let statements = parse_script(text)?;
-    match statements.into_iter().next().map(|statement| statement.node) {
-        Some(Statement::Query(mut body)) => {
-            let names = table_names(&Statement::Query(body.clone()));
-            rewrite(&mut *body.query)?;
-            Ok((body, names))
-        }
+pub(crate) fn parse_query(text: &str) -> Result<Body> {
+    match parse_script(text)?.into_iter().next().map(|statement| statement.node) {
+        Some(Statement::Query(body)) => Ok(body),
         _ => Err(EngineError::new("the statement could not be turned into a query", "")),
     }
 }

@@ -17,12 +17,12 @@
 
 use differential_dataflow::AsCollection;
 use differential_dataflow::consolidation::consolidate;
-use std::collections::BTreeMap;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::pending::Pending;
+use crate::schedule::Schedule;
 use deltaworks_dataflow::{Collection, Diff, Row, Time};
 
 /// A clock value or an update of a row.
@@ -112,44 +112,6 @@ impl<B: FnMut(&[u8]) -> (Option<i64>, Option<i64>)> Filter<B> {
     }
 }
 
-/// Data by the instant at which it is due.
-struct Schedule<D> {
-    by_instant: BTreeMap<i64, Slot<D>>,
-}
-/// What is due at one instant, and its size when it was last consolidated.
-struct Slot<D> {
-    entries: Vec<(D, Diff)>,
-    consolidated: usize,
-}
-
-impl<D> Default for Schedule<D> {
-    fn default() -> Self {
-        Schedule { by_instant: BTreeMap::new() }
-    }
-}
-impl<D: Ord> Schedule<D> {
-    fn add(&mut self, instant: i64, data: D, diff: Diff) {
-        let slot = self.by_instant.entry(instant).or_insert_with(|| Slot { entries: Vec::new(), consolidated: 1 });
-        slot.entries.push((data, diff));
-        // At each doubling, so that rows that come and go long before they are due take no space.
-        if slot.entries.len() > 2 * slot.consolidated {
-            consolidate(&mut slot.entries);
-            slot.consolidated = slot.entries.len().max(1);
-            if slot.entries.is_empty() {
-                self.by_instant.remove(&instant);
-            }
-        }
-    }
-    /// Takes out everything due at `now` or before.
-    fn due(&mut self, now: i64) -> Vec<(D, Diff)> {
-        let mut due = Vec::new();
-        while let Some(slot) = self.by_instant.first_entry().filter(|slot| *slot.key() <= now) {
-            due.append(&mut slot.remove().entries);
-        }
-        due
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,7 +196,7 @@ mod tests {
                 filter.tick(vec![Event::Update(ints(&[Some(5)]), diff)]);
             }
         }
-        assert!(filter.appearing.by_instant.values().map(|slot| slot.entries.len()).sum::<usize>() < 4);
+        assert!(filter.appearing.len() < 4);
         assert_eq!(filter.tick(vec![Event::Clock(5)]), []);
     }
 }

@@ -1,8 +1,18 @@
 //! What is wrong with a query, where, and what would be right.
 
+mod planner;
+mod wording;
+
 use datafusion::error::DataFusionError;
 
-use crate::parser::ParseError;
+use crate::parser::{ParseError, place_of};
+
+pub use planner::closest;
+
+/// A text of the planner with types, constants and columns as we write them.
+pub(crate) fn in_our_words(text: &str) -> String {
+    wording::unqualified(&wording::in_our_types(text))
+}
 
 /// A query that cannot be planned or answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +31,15 @@ impl SqlError {
     pub fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         SqlError { message: message.into(), help: help.into(), position: None }
     }
+    /// The same error, where it has no place, at the first name in it that the tree has.
+    pub(crate) fn located(self, tree: &impl sqlparser::ast::Visit) -> Self {
+        if self.position.is_some() {
+            return self;
+        }
+        // Names stand in double quotes.
+        let place = self.message.split('"').skip(1).step_by(2).find_map(|name| place_of(tree, name));
+        SqlError { position: place.map(|at| (at.line, at.column)), ..self }
+    }
     /// The same error with a place.
     pub fn at(mut self, line: usize, column: usize) -> Self {
         self.position = Some((line, column));
@@ -35,7 +54,7 @@ impl From<ParseError> for SqlError {
 }
 
 impl From<DataFusionError> for SqlError {
-    /// Our own errors pass through DataFusion unchanged; others keep its words.
+    /// Our own errors pass through DataFusion unchanged; others are put in our words.
     fn from(error: DataFusionError) -> Self {
         match error {
             DataFusionError::External(inner) => match inner.downcast::<SqlError>() {
@@ -48,36 +67,8 @@ impl From<DataFusionError> for SqlError {
                 let error = SqlError::from(*inner);
                 SqlError { position: error.position.or(place), ..error }
             }
-            other => in_our_words(&other.strip_backtrace()),
+            other => planner::translated(&other),
         }
-    }
-}
-
-/// What DataFusion puts before its messages.
-const PREFIXES: [&str; 6] = [
-    "Error during planning: ",
-    "Schema error: ",
-    "This feature is not implemented: ",
-    "Execution error: ",
-    "SQL error: ",
-    "Invalid input plan passed to Analyzer\ncaused by\n",
-];
-
-/// DataFusion's message without its prefix; what follows the first sentence is the help.
-fn in_our_words(text: &str) -> SqlError {
-    let mut text = text;
-    while let Some(rest) = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
-        text = rest;
-    }
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let (message, help) = text.split_once(". ").unwrap_or((&text, "look at the statement's names and types"));
-    SqlError::new(lower_first(message.trim_end_matches('.')), lower_first(help.trim_end_matches('.')))
-}
-fn lower_first(text: &str) -> String {
-    let mut letters = text.chars();
-    match (letters.next(), letters.clone().next()) {
-        (Some(first), Some(second)) if !second.is_uppercase() => first.to_lowercase().chain(letters).collect(),
-        _ => text.to_string(),
     }
 }
 

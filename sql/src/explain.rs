@@ -94,7 +94,7 @@ fn describe(
     let id = rows.len() as i32;
     let probed = arrangement::of_node(plan, context.tables);
     let state = state(plan, &probed, context.tables);
-    let mut reason = reason(plan);
+    let mut reason = reason(plan, context.tables);
     if let State::Grows(table) = &state {
         let separator = if reason.is_empty() { "" } else { "; " };
         reason = format!("{reason}{separator}grows with table \"{table}\"");
@@ -158,8 +158,11 @@ fn operator(plan: &Plan, tables: &dyn TableInfo) -> &'static str {
     }
 }
 
-fn reason(plan: &Plan) -> String {
+fn reason(plan: &Plan, tables: &dyn TableInfo) -> String {
     match &plan.node {
+        Node::Get { table, .. } if tables.table(table).is_some_and(|facts| !facts.retained) => {
+            "a stream: nothing of it is kept".into()
+        }
         Node::Join(join) => join.reason.clone(),
         Node::DeltaJoin(join) => join.reason.clone(),
         Node::Lookback(lookback) => lookback.reason.clone(),
@@ -211,7 +214,8 @@ fn detail(plan: &Plan) -> String {
     }
 }
 
-fn join_detail(join: &Join) -> String {
+/// How a join matches, in SQL's words.
+pub(crate) fn join_detail(join: &Join) -> String {
     let kind = match join.kind {
         JoinKind::Inner | JoinKind::LookupInner => "inner",
         JoinKind::Left | JoinKind::LookupLeft => "left",
@@ -413,7 +417,7 @@ fn of_inputs(inputs: &[&Plan], tables: &dyn TableInfo) -> State {
 }
 
 /// A table without bound whose rows reach the plan's output.
-fn growing_table(plan: &Plan, tables: &dyn TableInfo) -> Option<String> {
+pub fn growing_table(plan: &Plan, tables: &dyn TableInfo) -> Option<String> {
     match &plan.node {
         Node::Get { table, .. } => {
             let bounded = tables.table(table).is_some_and(|facts| facts.bounded);

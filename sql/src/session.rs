@@ -6,17 +6,21 @@
 //! | numbers with an exponent are DOUBLE | `session/literals.rs` |
 //! | before types are resolved: clock, IF, inlined functions; text is not compared with numbers | `session/dialect.rs` |
 //! | after: arithmetic, casts and functions that give NULL instead of failing | `session/checked.rs` |
+//! | before execution: how often they did | `session/counted.rs` |
 //!
 //! Planning recurses deeply, and the frames of an unoptimised build are large: every step runs on a thread of its own with
 //! [`STACK`] bytes, so that callers need not care.
 
 mod checked;
+mod counted;
 mod dialect;
 mod literals;
 mod types;
 
 #[cfg(test)]
 mod tests;
+
+pub(crate) use types::unknown as unknown_type;
 
 use std::sync::Arc;
 
@@ -42,7 +46,7 @@ use deltaworks_dataflow::{DataType, Schema};
 use sqlparser::ast;
 
 use crate::error::SqlError;
-use crate::expr::{ScalarExpr, lower_expr};
+use crate::expr::{ExpressionErrors, ScalarExpr, lower_expr};
 use crate::functions::clock::Reading;
 use crate::functions::macros::Macro;
 use crate::functions::{aggregate, datetime, external, scalar_functions};
@@ -73,6 +77,15 @@ const BATCH_RULES: [&str; 6] = [
 pub struct ClockReading {
     /// Microseconds since 1970-01-01 00:00:00 UTC.
     pub now: i64,
+}
+
+/// What a query that is not continuous gives.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The rows.
+    pub batches: Vec<RecordBatch>,
+    /// What could not be computed and is NULL, by expression.
+    pub failures: Vec<ExpressionErrors>,
 }
 
 /// DataFusion set up for our dialect.
@@ -248,11 +261,13 @@ impl Session {
     pub fn statement_plan(&self, mut statement: ast::Statement) -> Result<LogicalPlan, SqlError> {
         literals::approximate_numbers(&mut statement);
         let state = self.context.state();
-        on_large_stack(move || {
+        let written = statement.clone();
+        let plan = on_large_stack(move || {
             let statement = PlannedStatement::Statement(Box::new(statement));
             let plan = block_on(state.statement_to_plan(statement))??;
             analyse(&state, plan)
-        })
+        });
+        plan.map_err(|error| error.located(&written))
     }
     /// Analyses a plan that was put together by hand.
     ///
@@ -291,7 +306,8 @@ impl Session {
             let source = provider_as_source(Arc::new(EmptyTable::new(arrow)));
             let plan = LogicalPlanBuilder::scan(ROW, source, None)?.project([unqualified(expr)?.alias("value")])?.build()?;
             analyse(&state, plan)
-        })?;
+        });
+        let plan = plan.map_err(|error| error.located(expression))?;
         match &plan {
             LogicalPlan::Projection(projection) => lower_expr(&projection.expr[0], projection.input.schema()),
             _ => Err(SqlError::new(format!("\"{expression}\" is no expression over one row"), "")),
@@ -301,23 +317,29 @@ impl Session {
         let state = self.context.state();
         let mut expression = ExprWithAlias { expr: expression.clone(), alias: None };
         literals::approximate_numbers(&mut expression.expr);
-        on_large_stack(move || state.create_logical_expr_from_sql_expr(expression, schema))
+        let written = expression.expr.clone();
+        let planned = on_large_stack(move || state.create_logical_expr_from_sql_expr(expression, schema));
+        planned.map_err(|error| error.located(&written))
     }
-    /// The rows that an analysed plan gives now.
+    /// The rows that an analysed plan gives now, and what could not be computed in them.
     ///
     /// # Errors
     /// What keeps the plan from being executed; rows never do.
-    pub fn execute(&self, plan: LogicalPlan, clock: ClockReading) -> Result<Vec<RecordBatch>, SqlError> {
+    pub fn execute(&self, plan: LogicalPlan, clock: ClockReading) -> Result<Answer, SqlError> {
         let mut state = self.context.state();
         let today = self.today(clock).ok_or_else(|| SqlError::new("the clock is out of range", ""))?;
         let reading = Reading { now: clock.now, today };
         state.execution_props_mut().add_var_provider(VarType::System, Arc::new(reading));
-        on_large_stack(move || {
+        let tally = Arc::new(counted::Tally::default());
+        let counting = Arc::clone(&tally);
+        let batches = on_large_stack(move || {
+            let plan = counted::counted(plan, &counting)?;
             block_on(async {
                 let physical = state.create_physical_plan(&plan).await?;
                 datafusion::physical_plan::collect(physical, state.task_ctx()).await
             })?
-        })
+        })?;
+        Ok(Answer { batches, failures: tally.report() })
     }
     /// The date of an instant in the session zone, in days since 1970-01-01.
     pub fn today(&self, clock: ClockReading) -> Option<i32> {

@@ -109,3 +109,23 @@ fn put_and_copy_into() {
     assert_eq!(run.stdout, format!("{rows}\n[{{\"position\":4}},{{\"position\":5}}]\n"), "{}", run.stderr);
     assert!(run.stderr.contains("2 rows of t were rejected") && run.stderr.contains("a.csv:4"), "{}", run.stderr);
 }
+
+#[test]
+fn bench_prints_figures_and_the_answer_stays_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let input: String = (0..50).map(|i| format!("{{\"id\":{},\"n\":{i}}}\n", i % 20)).collect();
+    std::fs::write(folder.path().join("t.json"), input).unwrap();
+    let sql = "CREATE TABLE t (id INT, n INT, PRIMARY KEY (id)) WITH ('connector'='filesystem', 'path'='t.json', 'format'='json');
+        CREATE TABLE o (s BIGINT, PRIMARY KEY (s) NOT ENFORCED) WITH ('connector'='filesystem', 'path'='o.jsonl', 'format'='changelog-json');
+        INSERT INTO o SELECT SUM(n) FROM t";
+    std::fs::write(folder.path().join("job.sql"), sql).unwrap();
+    for (single, measured) in [("0", 0), ("30", 30), ("999", 50)] {
+        let run = deltaworks(folder.path(), &["bench", "job.sql", "--single", single]);
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        let figures: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(figures["records"], 50);
+        assert_eq!(figures["single"][0]["changes"].as_i64().unwrap_or(0), measured);
+        // Per id the last of 0..50 is i + 40 for i < 10, else i + 20.
+        assert_eq!(crate::program::fold(&folder.path().join("o.jsonl")), [r#"{"s":790}"#]);
+    }
+}

@@ -1,8 +1,9 @@
 //! Runs the binary and reads what it leaves behind.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -29,6 +30,24 @@ pub(crate) fn script(folder: &Path, sql: &str, arguments: &[&str]) -> Run {
     let mut all = vec!["run", "job.sql", "--format", "json"];
     all.extend(arguments);
     deltaworks(folder, &all)
+}
+/// Gives a script to the shell, which goes on after an error.
+pub(crate) fn shell(folder: &Path, sql: &str) -> Run {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_deltaworks"))
+        .current_dir(folder)
+        .args(["shell", "--format", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
 }
 /// A path of the repository.
 pub(crate) fn repository(path: &str) -> PathBuf {

@@ -1,8 +1,8 @@
 //! Decoding, format by format: what becomes a command, what becomes a dead letter, and why.
 
 use super::*;
-use crate::bitmap;
 use crate::format::text::JsonRows;
+use deltaworks_dataflow::bitmap;
 use proptest::prelude::*;
 
 fn column(name: &str, data_type: DataType) -> Column {

@@ -1,7 +1,7 @@
 //! CSV: lines of separated fields, which map to the columns by position.
 //!
-//! Options: `sep` or `delimiter` (`,`), `quote` (`"`), `nullValue` (empty), `header` (which the file source skips) and
-//! `timestampFormat`, a pattern such as `M/d/yyyy H:mm`. A field is NULL if it is written as `nullValue`, and, where the
+//! Options: `sep` or `delimiter` (`,`), `quote` (`"`), `nullValue` (empty), `header` (`false`; a source of files skips it, a sink
+//! writes it) and `timestampFormat`, a pattern such as `M/d/yyyy H:mm`. A field is NULL if it is written as `nullValue`, and, where the
 //! column is no STRING, if it is empty; a field in quotes is never NULL.
 
 use deltaworks_dataflow::{DataType, Datum};
@@ -14,6 +14,32 @@ use super::{Reject, ValueFormat};
 use crate::decode::{TableFormat, Target};
 use crate::error::Result as SetupResult;
 use crate::options::Options;
+
+/// Whether files begin with the names of the columns: the same for sources and sinks.
+pub(crate) fn has_header(options: &Options) -> SetupResult<bool> {
+    options.boolean("header", false)
+}
+/// Refuses what a sink does not obey: it separates by commas, quotes by `"` and writes nothing for NULL.
+pub(crate) fn check_plain(options: &Options) -> SetupResult<()> {
+    let fixed = [
+        ("sep", ","),
+        ("delimiter", ","),
+        ("csv.field-delimiter", ","),
+        ("quote", "\""),
+        ("csv.quote-character", "\""),
+        ("nullValue", ""),
+        ("csv.null-literal", ""),
+    ];
+    for (name, only) in fixed {
+        if let Some(value) = options.get(name).filter(|value| *value != only) {
+            return Err(options.invalid(name, value, &format!("\"{only}\": a sink writes no other")));
+        }
+    }
+    match options.get("timestampFormat") {
+        Some(value) => Err(options.invalid("timestampFormat", value, "nothing: a sink writes 2026-05-01 09:00:00")),
+        None => Ok(()),
+    }
+}
 
 /// How a file separates its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,8 +16,8 @@ use std::fmt;
 
 use super::parse::{self, Parsed, Problem, quoted};
 use super::{Reject, ValueFormat};
-use crate::bitmap;
 use crate::decode::{Slots, TableFormat, Target};
+use deltaworks_dataflow::bitmap;
 
 /// Values that are JSON objects.
 pub(crate) struct Json {

@@ -71,6 +71,24 @@ fn records_are_merged_by_timestamp_topic_and_partition() {
 }
 
 #[test]
+fn a_read_ends_before_a_timestamp() {
+    let dir =
+        recording(&[("a/0.jsonl", &lines(&[(0, 1), (1, 5), (2, 3)])), ("a/1.jsonl", &lines(&[(0, 2), (1, 4), (2, 6)]))]);
+    let mut replay = open(&dir, &["a"]).expect("a replay");
+    let mut read = |end: i64, most: usize| {
+        let mut records = Records::new();
+        let state = replay.read_before(end, most, usize::MAX, &mut records).expect("records");
+        let timestamps: Vec<i64> = (0..records.len()).filter_map(|i| records.get(i)).map(|r| r.timestamp).collect();
+        (timestamps, replay.next_timestamp(), state)
+    };
+    assert_eq!(read(1, 9), (vec![], Some(1), ReadState::More));
+    assert_eq!(read(5, 2), (vec![1, 2], Some(4), ReadState::More));
+    assert_eq!(read(5, 9), (vec![4], Some(5), ReadState::More));
+    // What comes behind a later record of its partition comes after it.
+    assert_eq!(read(6, 9), (vec![5, 3], Some(6), ReadState::More));
+    assert_eq!(read(i64::MAX, 9), (vec![6], None, ReadState::End));
+}
+#[test]
 fn bytes_bound_a_read() {
     let dir = recording(&[("a/0.jsonl", &lines(&[(10, 1), (11, 1), (12, 1)]))]);
     let mut records = Records::new();

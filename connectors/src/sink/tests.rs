@@ -65,7 +65,12 @@ fn rows_alone() {
     let inserts = [RowKind::Insert; 2];
     let json = "{\"id\":0,\"name\":\"a\\\"b\"}\n{\"id\":1,\"name\":\"a\\\"b\"}\n";
     assert_eq!(written(&[("format", "json")], &inserts).expect("rows"), json);
-    assert_eq!(written(&[("format", "csv")], &inserts).expect("rows"), "id,name\n0,\"a\"\"b\"\n1,\"a\"\"b\"\n");
+    let csv = "0,\"a\"\"b\"\n1,\"a\"\"b\"\n";
+    assert_eq!(written(&[("format", "csv")], &inserts).expect("rows"), csv);
+    let headed = written(&[("format", "csv"), ("header", "true")], &inserts).expect("rows");
+    assert_eq!(headed, format!("id,name\n{csv}"));
+    let error = written(&[("format", "csv"), ("sep", ";")], &inserts).expect_err("another separator").to_string();
+    assert_eq!(error, "invalid value \";\" of option \"sep\"");
     for format in ["json", "csv"] {
         for kind in &ALL[1..] {
             let error = written(&[("format", format)], &[*kind]).expect_err("no insert").to_string();

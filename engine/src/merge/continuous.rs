@@ -5,6 +5,7 @@
 //! key are applied one after another, in encoded-row order. Rows that the source loses are ignored and counted.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
 use deltaworks_dataflow::{Column, Datum, Schema};
@@ -12,13 +13,14 @@ use deltaworks_operators::merge::Engine as MergeEngine;
 use deltaworks_sql::expr::{BinaryOp, ScalarExpr, lower_expr};
 use deltaworks_sql::parser::{Body, Statement};
 use deltaworks_sql::plan::{Node, Plan};
-use deltaworks_sql::render::{MergeClause, MergeSpecification, TableSpec, has_lookup};
+use deltaworks_sql::render::{MergeClause, MergeSpecification, has_lookup};
 use sqlparser::ast;
 
 use super::{Action, Clause, Parts, When};
 use crate::catalog::{self, Catalog, InsertKind, Table};
 use crate::create::refuse_clock;
 use crate::error::EngineError;
+use crate::install::spec;
 use crate::query::{Continuous, short};
 use crate::script::Engine;
 use crate::write::parse_query;
@@ -39,6 +41,7 @@ impl Engine {
         let plan = keyed(source.plan, keys);
         let mut reads = BTreeSet::new();
         Catalog::reads(&plan, &mut reads);
+        self.check_streams_ahead(&reads)?;
         let statement = self.next_statement();
         self.say(&format!("continuous merge into {}", short(&target)));
         let inserted = catalog::Insert {
@@ -50,12 +53,13 @@ impl Engine {
             merge: Some(spec),
             statement,
             dataflow: None,
+            stopped: Arc::default(),
         };
         self.catalog.inserts.push(inserted);
         self.install_over_installed(&target, &reads)
     }
     fn source_plan(&mut self, parts: &Parts) -> Result<Continuous> {
-        let (body, _) = parse_query("SELECT * FROM x")?;
+        let body = parse_query("SELECT * FROM x")?;
         let Body { mut query, hints } = body;
         if let ast::SetExpr::Select(select) = &mut *query.body
             && let Some(from) = select.from.first_mut()
@@ -81,17 +85,9 @@ impl Engine {
         }
         let width = table.schema.len();
         let keys = keys.iter().map(|key| key.map_columns(&|column| column - width)).collect();
-        let spec = TableSpec {
-            name: name.to_string(),
-            schema: table.schema.clone(),
-            merge: None,
-            computed: None,
-            input: table.input,
-            errors_input: table.errors_input,
-        };
         let required = (0..width).filter(|column| !table.schema.columns[*column].nullable).collect();
-        let key_columns = table.key.len();
-        Ok((MergeSpecification { feed: spec.feed(), key_columns, target_columns: width, required, matches, clauses }, keys))
+        let (feed, key_columns) = (spec(name, table).feed(), table.key.len());
+        Ok((MergeSpecification { feed, key_columns, target_columns: width, required, matches, clauses }, keys))
     }
 }
 
@@ -153,7 +149,7 @@ struct Pair<'a> {
 impl Pair<'_> {
     fn lower(&self, expression: &ast::Expr) -> Result<ScalarExpr> {
         let Parts { source_alias, target_alias, target_name, .. } = self.parts;
-        let (body, _) = parse_query(&format!(
+        let body = parse_query(&format!(
             "SELECT 1 FROM (SELECT * FROM {target_name}) AS {target_alias} CROSS JOIN (SELECT * FROM x) AS {source_alias}"
         ))?;
         let mut query = *body.query;

@@ -17,7 +17,7 @@ use sqlparser::ast;
 use super::{Action, Parts, SOURCE_ROW, TARGET_ROW, When, expression};
 use crate::catalog::Table;
 use crate::error::EngineError;
-use crate::query::short;
+use crate::query::{Answered, short};
 use crate::script::Engine;
 use crate::write::{check_not_null, loss, moves};
 
@@ -44,11 +44,12 @@ impl Engine {
         let names = table_names(&Statement::Merge(Box::new(merge.clone())));
         self.check_names(&names)?;
         let plan = self.merge_plan(&parts, &table)?;
-        let joined = self.run(plan, &names)?;
+        let Answered { result: joined, failures } = self.run(plan, &names)?;
         let mut outcome = Outcome::new(&qualified, &table, &parts);
         joined.rows.iter().try_for_each(|row| outcome.take(row))?;
         let (merged, changes) = outcome.finish();
         self.write(&qualified, &table, changes)?;
+        self.count_failures(&qualified, failures);
         Ok(merged)
     }
     /// Source joined with target: marks, the target's columns, and per clause whether it fires and what it writes.
@@ -72,7 +73,10 @@ impl Engine {
             for place in &table.delivered {
                 let value = parts.value(clause, table, *place)?;
                 casts.push(Some((*place, value.is_none())));
-                items.push(value.map_or_else(|| expression("NULL"), Ok)?);
+                items.push(match value {
+                    Some(value) => only_when(parts.fires(clause)?, value)?,
+                    None => expression("NULL")?,
+                });
             }
         }
         let join = if parts.has(When::NotMatchedBySource) { "FULL OUTER" } else { "LEFT OUTER" };
@@ -220,4 +224,14 @@ fn described(schema: &Schema, mut row: &[u8]) -> String {
         parts.push(format!("{} = {shown}", column.name));
     }
     parts.join(", ")
+}
+/// A value where the condition holds, else NULL: what is not written is not computed either, and cannot fail.
+fn only_when(condition: ast::Expr, value: ast::Expr) -> Result<ast::Expr> {
+    let mut case = expression("CASE WHEN TRUE THEN NULL END")?;
+    if let ast::Expr::Case { conditions, .. } = &mut case
+        && let Some(when) = conditions.first_mut()
+    {
+        (when.condition, when.result) = (condition, value);
+    }
+    Ok(case)
 }

@@ -40,6 +40,11 @@ pub enum Accumulator {
     Count,
     /// The sum of integers, a BIGINT or a DECIMAL(38, 0): both are the same bytes.
     SumInt,
+    /// The sum of integers of a type that holds no more than `most`: an INTERVAL.
+    SumWithin {
+        /// The greatest value of the type.
+        most: i64,
+    },
     /// The sum of decimals, at their scale.
     SumDecimal,
     /// The exact sum of floats, rounded once.
@@ -262,9 +267,11 @@ impl Accumulator {
         match self {
             Accumulator::CountRows => 0,
             Accumulator::Count => 8,
-            Accumulator::SumInt | Accumulator::SumDecimal | Accumulator::AvgInt | Accumulator::AvgDecimal { .. } => {
-                8 + WideSum::SIZE
-            }
+            Accumulator::SumInt
+            | Accumulator::SumWithin { .. }
+            | Accumulator::SumDecimal
+            | Accumulator::AvgInt
+            | Accumulator::AvgDecimal { .. } => 8 + WideSum::SIZE,
             Accumulator::SumFloat | Accumulator::AvgFloat => 8 + 4,
             Accumulator::BoolAnd | Accumulator::BoolOr => 8 + 8,
         }
@@ -321,6 +328,7 @@ impl Accumulator {
             Accumulator::AvgDecimal { shift } => {
                 divide_rounding(10i128.checked_pow(shift).and_then(|power| sum.checked_mul(power))?, arguments)
             }
+            Accumulator::SumWithin { most } if sum.unsigned_abs() > most.unsigned_abs().into() => return None,
             _ => sum,
         };
         (value.unsigned_abs() < DECIMAL_LIMIT.unsigned_abs()).then_some(Whole::Decimal(value))

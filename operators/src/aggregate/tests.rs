@@ -37,10 +37,11 @@ fn workers(seed: u64) -> usize {
 const WIDE: DataType = DataType::Decimal { precision: 38, scale: 0 };
 const TYPES: [DataType; 4] = [DataType::BigInt, WIDE, DataType::Double, DataType::Boolean];
 /// The field each accumulator reads.
-const AGGREGATES: [(Accumulator, usize); 11] = [
+const AGGREGATES: [(Accumulator, usize); 12] = [
     (Accumulator::CountRows, 0),
     (Accumulator::Count, 0),
     (Accumulator::SumInt, 0),
+    (Accumulator::SumWithin { most: 5 }, 0),
     (Accumulator::SumDecimal, 1),
     (Accumulator::SumFloat, 2),
     (Accumulator::AvgInt, 0),
@@ -102,6 +103,7 @@ fn naive(aggregate: Accumulator, arguments: &[Datum<'static>]) -> Datum<'static>
         Accumulator::Count => Datum::Int(count as i64),
         _ if count == 0 => Datum::Null,
         Accumulator::SumInt | Accumulator::SumDecimal => sum.map_or(Datum::Null, limit),
+        Accumulator::SumWithin { most } => sum.filter(|sum| sum.abs() <= most.into()).map_or(Datum::Null, limit),
         Accumulator::SumFloat => Datum::Float(float_sum()),
         Accumulator::AvgFloat => Datum::Float(float_sum() / count as f64),
         Accumulator::AvgInt => sum.map_or(Datum::Null, |sum| Datum::Float(sum as f64 / count as f64)),

@@ -9,6 +9,7 @@
 //! | `outer.rs` | [`outer_join`]: left, right and full |
 //! | `semi.rs` | [`semi_join`] and [`null_aware_anti_join`]: EXISTS, NOT EXISTS, IN, NOT IN |
 //! | `lookback.rs` | [`lookback_join`]: the first or last right row in a range around each left row's time |
+//! | `limit.rs` | [`limit_pairs`]: what stops a join of every pair |
 //! | `pair.rs` | the loop of the operators that react to both of two arrangements |
 //!
 //! All sides are keyed by the packed join columns. A key with a NULL field matches nothing, as in SQL, unless an operator
@@ -18,6 +19,7 @@
 
 mod delta;
 mod half;
+mod limit;
 mod linear;
 mod lookback;
 mod lookup;
@@ -27,6 +29,7 @@ mod semi;
 
 pub use delta::{Hop, HopKey, HopMerge, delta_join, delta_path};
 pub use half::{HalfJoin, When, half_join};
+pub use limit::limit_pairs;
 pub use linear::{linear_join, linear_join_null_equal};
 pub use lookback::{Pick, Range, Window, lookback_join};
 pub use lookup::lookup_join;

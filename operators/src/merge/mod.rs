@@ -33,6 +33,8 @@ mod partial_update;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_aging;
 mod versioned;
 
 pub use aggregation::{AggregatedColumn, ColumnAggregate};
@@ -49,6 +51,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use self::table::Table;
 use crate::keyed_store::{KeyColumns, KeyedStore};
 use crate::pending::Pending;
+use crate::retention::{Retention, aging_operator};
 use deltaworks_dataflow::row::hash_bytes;
 use deltaworks_dataflow::{Collection, Command, CommandKind, Row, Time};
 
@@ -151,16 +154,20 @@ pub struct MergeSpec {
     pub delete: DeleteBehavior,
     /// Whether to keep only the keys. Has no effect unless the first row by arrival is kept and never deleted.
     pub keys_only: bool,
+    /// How long rows are kept; None: until they are deleted. For [`merge_aging`].
+    pub retention: Option<Retention>,
 }
 
 impl MergeSpec {
     /// The smallest state for this engine.
     pub fn new(key: Vec<usize>, engine: Engine, delete: DeleteBehavior) -> Self {
-        MergeSpec { key, engine, delete, keys_only: true }
+        MergeSpec { key, engine, delete, keys_only: true, retention: None }
     }
     fn store(&self) -> KeyedStore {
         let columns = KeyColumns::new(self.key.clone());
-        if self.keys_only && self.engine == Engine::FirstRow && self.delete != DeleteBehavior::Allow {
+        // A row that is to leave must be known whole.
+        let keys_only = self.keys_only && self.retention.is_none();
+        if keys_only && self.engine == Engine::FirstRow && self.delete != DeleteBehavior::Allow {
             KeyedStore::keys_only(columns)
         } else {
             KeyedStore::new(columns)
@@ -181,6 +188,13 @@ pub struct MergeCounters {
     pub merged_again: Cell<u64>,
     /// Commands that were rejected.
     pub rejected: Cell<u64>,
+    /// Rows that were too old for the table's retention when they arrived.
+    pub expired: Cell<u64>,
+}
+impl MergeCounters {
+    pub(crate) fn count_expired(&self) {
+        add(&self.expired, 1);
+    }
 }
 
 fn add(counter: &Cell<u64>, count: u64) {
@@ -227,6 +241,31 @@ pub fn merge_with<'s>(
         }
     });
     (row_stream.as_collection(), rejected_stream)
+}
+
+/// [`merge_with`] for a table whose rows leave when the version that is there reaches the age of `spec.retention`. Every worker must
+/// receive the whole clock.
+///
+/// A key whose row has left has no state: for every engine the next command is the first. A command meets the state as it
+/// stood when it arrived, by the clock of that instant, see [`retention`](crate::retention). State: the time behind each row
+/// in the store, and each key once at the instant at which its row leaves.
+pub fn merge_aging<'s>(
+    commands: StreamVec<'s, Time, Command>,
+    clock: StreamVec<'s, Time, i64>,
+    spec: MergeSpec,
+    counters: Rc<MergeCounters>,
+    merges: Rc<Merges>,
+    name: &str,
+) -> (Collection<'s>, StreamVec<'s, Time, Rejected>) {
+    let (columns, mut scratch) = (KeyColumns::new(spec.key.clone()), Vec::new());
+    let by_key = Exchange::new(move |command: &Command| key_hash(&columns, command, &mut scratch));
+    let mut table = Table::new(&spec, counters).with_merges(merges);
+    aging_operator(commands, clock, by_key, name, move |clock, commands, rows, rejected| {
+        table.begin_tick(clock);
+        table.fold_tick(commands, &mut *rows);
+        table.expire(rows);
+        table.take_rejected().for_each(rejected);
+    })
 }
 
 /// Turns commands into the rows of a table without a key: an upsert inserts, a retraction takes one such row away, and a

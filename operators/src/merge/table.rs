@@ -8,7 +8,11 @@ use std::rc::Rc;
 
 use super::{DeleteBehavior, Folded, MergeCounters, MergeEngine, MergeSpec, Merges, Rejected, add, key_hash, merges};
 use crate::keyed_store::{KeyColumns, KeyedStore, Slot};
+use crate::retention::{Aging, push_time, split_time};
+use crate::schedule::Schedule;
+use deltaworks_dataflow::row::hash_bytes;
 use deltaworks_dataflow::{Command, CommandKind, Diff, Row};
+use differential_dataflow::consolidation::consolidate;
 
 /// A keyed table's rows on one worker.
 pub(super) struct Table {
@@ -21,6 +25,10 @@ pub(super) struct Table {
     rejected: Vec<Rejected>,
     /// The commands of a tick by hash of their key, then by position.
     order: Vec<(u64, u32)>,
+    /// How old rows become; the store then holds a time behind each row.
+    aging: Option<Aging>,
+    /// The keys by the instant at which their rows leave.
+    leaving: Schedule<Row>,
 }
 
 /// Where the state of a key is while its commands are folded.
@@ -33,11 +41,11 @@ enum State {
 }
 
 impl State {
-    /// The row in this state, where `stored` is what the store holds.
-    fn row<'a>(&'a self, stored: Option<&'a [u8]>, commands: &'a [Command]) -> Option<&'a [u8]> {
+    /// The state itself, where `old` is the stored one.
+    fn row<'a>(&'a self, old: Option<&'a [u8]>, commands: &'a [Command]) -> Option<&'a [u8]> {
         match self {
             State::Absent => None,
-            State::Stored => stored,
+            State::Stored => old,
             State::Command(index) => Some(&commands[*index].row),
             State::Owned(row) => Some(row),
         }
@@ -62,11 +70,43 @@ impl Table {
             merges: Rc::default(),
             rejected: Vec::new(),
             order: Vec::new(),
+            aging: spec.retention.clone().map(Aging::new),
+            leaving: Schedule::default(),
         }
     }
     /// The same table, with statements to ask what a merge makes of a row.
     pub(super) fn with_merges(self, merges: Rc<Merges>) -> Self {
         Table { merges, ..self }
+    }
+    /// Moves the clock of a table with retention to its value at the tick that begins.
+    pub(super) fn begin_tick(&mut self, clock: Option<i64>) {
+        if let Some(aging) = &mut self.aging {
+            aging.begin_tick(clock);
+        }
+    }
+    /// Takes away the rows that are too old at the end of the tick.
+    pub(super) fn expire(&mut self, emit: &mut dyn FnMut(Row, Diff)) {
+        let Some(aging) = &self.aging else { return };
+        let mut due = self.leaving.due(aging.now());
+        consolidate(&mut due);
+        for (key, _) in due.into_iter().filter(|(_, count)| *count > 0) {
+            let hash = hash_bytes(&key);
+            if let Some(slot) = self.store.find(hash, &key) {
+                if let Some(row) = self.engine.visible(self.state_at(slot).0) {
+                    emit(Row::from_bytes(row), -1);
+                }
+                self.store.remove(hash, &key);
+            }
+        }
+    }
+    /// The number of entries of the schedule.
+    #[cfg(test)]
+    pub(super) fn scheduled(&self) -> usize {
+        self.leaving.len()
+    }
+    /// The state in a slot, and its time where the table has a retention.
+    fn state_at(&self, slot: Slot) -> (&[u8], Option<i64>) {
+        split(self.aging.as_ref(), self.store.at(slot))
     }
     /// Hands out the rejected commands of the last tick, in the order of their positions.
     pub(super) fn take_rejected(&mut self) -> impl Iterator<Item = Rejected> {
@@ -124,11 +164,16 @@ impl Table {
     fn fold_key(&mut self, commands: &mut [Command], group: &Group<'_>, emit: &mut impl FnMut(Row, Diff)) {
         self.count_mixed_partitions(commands, group);
         let slot = self.store.find(group.hash, group.key);
-        let old = slot.map(|slot| self.store.at(slot));
+        let stored = slot.map(|slot| split(self.aging.as_ref(), self.store.at(slot)));
+        let old = stored.map(|(state, _)| state);
+        let mut time = stored.and_then(|(_, time)| time);
         let mut state = if old.is_some() { State::Stored } else { State::Absent };
         let mut merged = None;
         for (_, index) in group.members {
             let index = *index as usize;
+            if over(self.aging.as_ref(), time, |aging| aging.arrival(&commands[index])) {
+                (state, time) = (State::Absent, None);
+            }
             if commands[index].kind == CommandKind::Merge {
                 self.count_merged_again(&mut merged, &commands[index]);
                 let applied = self.merges.apply(state.row(old, commands), &commands[index], self.columns.columns().len());
@@ -141,35 +186,79 @@ impl Table {
                     }
                 }
             }
-            let current = state.row(old, commands);
-            match fold(&mut *self.engine, self.delete, current, &commands[index], &self.counters) {
+            let command = &commands[index];
+            let mut renewed = command.kind == CommandKind::Upsert;
+            match fold(&mut *self.engine, self.delete, state.row(old, commands), command, &self.counters) {
                 Folded::Keep => {}
                 Folded::Accept => state = State::Command(index),
-                Folded::Replace(row) => state = State::Owned(row),
+                Folded::Replace(row) => (state, renewed) = (State::Owned(row), true),
                 Folded::Remove => state = State::Absent,
-                Folded::Ignored => add(&self.counters.ignored_rows, 1),
-                Folded::Rejected(reason) => self.rejected.push((commands[index].clone(), reason)),
+                Folded::Ignored => {
+                    add(&self.counters.ignored_rows, 1);
+                    renewed = false;
+                }
+                Folded::Rejected(reason) => {
+                    self.rejected.push((command.clone(), reason));
+                    renewed = false;
+                }
+            }
+            if let Some(aging) = &self.aging {
+                if renewed && let Some(row) = state.row(old, commands) {
+                    time = renew(aging, self.engine.visible(row), command, &self.counters);
+                }
+                if time.is_none() {
+                    state = State::Absent;
+                }
             }
         }
-        match state {
-            State::Stored => {}
-            State::Absent => self.write(slot, group, None, emit),
-            State::Command(index) => self.write(slot, group, Some(take(&mut commands[index].row)), emit),
-            State::Owned(row) => self.write(slot, group, Some(row), emit),
+        if over(self.aging.as_ref(), time, Aging::now) {
+            (state, time) = (State::Absent, None);
         }
+        if let State::Absent = state {
+            time = None;
+        }
+        let state = match state {
+            State::Stored if time == stored.and_then(|(_, time)| time) => return,
+            State::Stored => old.map(Row::from_bytes),
+            State::Absent => None,
+            State::Command(index) => Some(take(&mut commands[index].row)),
+            State::Owned(row) => Some(row),
+        };
+        self.write(slot, group, state, time, emit);
     }
     /// Puts the new state of a key in the place of the old one and emits what that changes in the table.
-    fn write(&mut self, slot: Option<Slot>, group: &Group<'_>, state: Option<Row>, emit: &mut impl FnMut(Row, Diff)) {
-        let old = slot.and_then(|slot| self.engine.visible(self.store.at(slot)));
+    fn write(
+        &mut self,
+        slot: Option<Slot>,
+        group: &Group<'_>,
+        state: Option<Row>,
+        time: Option<i64>,
+        emit: &mut impl FnMut(Row, Diff),
+    ) {
+        let stored = slot.map(|slot| self.state_at(slot));
+        let old = stored.and_then(|(state, _)| self.engine.visible(state));
+        let old_time = stored.and_then(|(_, time)| time);
         let new = state.as_ref().and_then(|state| self.engine.visible(state));
         let changed = old != new;
         if changed && let Some(old) = old {
             emit(Row::from_bytes(old), -1);
         }
-        match &state {
-            Some(state) => self.store.put(slot, group.hash, group.key, state),
-            None => {
+        match (&state, time) {
+            (Some(state), None) => self.store.put(slot, group.hash, group.key, state),
+            (Some(state), Some(time)) => {
+                let mut stamped = state.to_vec();
+                push_time(&mut stamped, time);
+                self.store.put(slot, group.hash, group.key, &stamped);
+            }
+            (None, _) => {
                 self.store.remove(group.hash, group.key);
+            }
+        }
+        if let Some(aging) = self.aging.as_ref().filter(|_| old_time != time) {
+            for (time, diff) in [(old_time, -1), (time, 1)] {
+                if let Some(time) = time {
+                    self.leaving.add(aging.end_of(time), Row::from_bytes(group.key), diff);
+                }
             }
         }
         // The visible row is the first part of the state, usually all of it.
@@ -193,6 +282,33 @@ impl Table {
         if group.members[1..].iter().any(|member| partition(member) != first) {
             add(&self.counters.mixed_partitions, 1);
         }
+    }
+}
+
+/// A stored state, and its time where the table has a retention.
+fn split<'a>(aging: Option<&Aging>, stored: &'a [u8]) -> (&'a [u8], Option<i64>) {
+    match aging {
+        None => (stored, None),
+        Some(_) => {
+            let (state, time) = split_time(stored);
+            (state, Some(time))
+        }
+    }
+}
+/// The time of the version that a command made; None where it is too old already, which is counted.
+fn renew(aging: &Aging, row: Option<&[u8]>, command: &Command, counters: &MergeCounters) -> Option<i64> {
+    let time = aging.time_of(row, command);
+    if aging.is_over(time, aging.arrival(command)) {
+        counters.count_expired();
+        return None;
+    }
+    Some(time)
+}
+/// Whether a row of this time is too old at an instant.
+fn over(aging: Option<&Aging>, time: Option<i64>, instant: impl FnOnce(&Aging) -> i64) -> bool {
+    match (aging, time) {
+        (Some(aging), Some(time)) => aging.is_over(time, instant(aging)),
+        _ => false,
     }
 }
 

@@ -12,6 +12,7 @@ use datafusion::arrow::datatypes::{
     Date32Type, Decimal128Type, DecimalType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
 };
 use deltaworks_dataflow::batch::{datum_at, to_array};
+use deltaworks_dataflow::temporal::write_temporal;
 use deltaworks_dataflow::{DataType, Datum};
 
 use super::arithmetic::{DAY, Fault, canonical, in_precision, in_range, rescale};
@@ -58,6 +59,13 @@ pub(crate) fn is_integer(data_type: &DataType) -> bool {
 }
 fn from_int<'a>(value: i64, from: &DataType, to: &DataType) -> Option<Result<Datum<'a>, Fault>> {
     Some(match to {
+        DataType::String => {
+            let mut text = Vec::new();
+            if !write_temporal(value, from, &mut text) {
+                return Some(Ok(Datum::Str(Cow::Owned(value.to_string()))));
+            }
+            String::from_utf8(text).map(|text| Datum::Str(Cow::Owned(text))).map_err(|_| Fault)
+        }
         _ if same_unit(from, to) => Ok(Datum::Int(value)),
         DataType::Timestamp | DataType::TimestampLtz if *from == DataType::Date => {
             value.checked_mul(DAY).map(Datum::Int).ok_or(Fault)
@@ -70,7 +78,6 @@ fn from_int<'a>(value: i64, from: &DataType, to: &DataType) -> Option<Result<Dat
         DataType::Double => Ok(Datum::Float(value as f64)),
         DataType::Float => Ok(Datum::Float(f64::from(value as f32))),
         DataType::Decimal { scale: 0.., .. } => rescale(i128::from(value), 0, to).map(Datum::Decimal),
-        DataType::String => Ok(Datum::Str(Cow::Owned(value.to_string()))),
         DataType::Boolean => Ok(Datum::Bool(value != 0)),
         _ => return None,
     })

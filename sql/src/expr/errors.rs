@@ -14,14 +14,8 @@ const LOOKED_AT: u32 = 100;
 /// The failures of the expressions of one operator or view.
 #[derive(Debug, Default)]
 pub struct EvalErrors {
-    entries: RefCell<Vec<Entry>>,
+    entries: RefCell<Vec<ExpressionErrors>>,
     diff: Cell<Diff>,
-}
-
-#[derive(Debug, Default)]
-struct Entry {
-    public: ExpressionErrors,
-    looked_at: u32,
 }
 
 /// The failures of one expression.
@@ -33,6 +27,26 @@ pub struct ExpressionErrors {
     pub count: Diff,
     /// The first inputs on which it failed.
     pub samples: Vec<String>,
+    /// How many failures were looked at for samples.
+    looked_at: u32,
+}
+
+impl ExpressionErrors {
+    /// No failures yet of the expression of that text.
+    pub(crate) fn of(expression: String) -> Self {
+        ExpressionErrors { expression, ..Default::default() }
+    }
+    /// Counts a failure; `sample` is called only while samples are wanted.
+    pub(crate) fn add(&mut self, diff: Diff, sample: impl FnOnce() -> String) {
+        self.count += diff;
+        if diff > 0 && self.samples.len() < SAMPLES && self.looked_at < LOOKED_AT {
+            self.looked_at += 1;
+            let sample = sample();
+            if !self.samples.contains(&sample) {
+                self.samples.push(sample);
+            }
+        }
+    }
 }
 
 impl EvalErrors {
@@ -48,29 +62,21 @@ impl EvalErrors {
     /// Returns the slot of an expression; equal texts share one.
     pub fn register(&self, expression: String) -> usize {
         let mut entries = self.entries.borrow_mut();
-        if let Some(slot) = entries.iter().position(|entry| entry.public.expression == expression) {
+        if let Some(slot) = entries.iter().position(|entry| entry.expression == expression) {
             return slot;
         }
-        entries.push(Entry { public: ExpressionErrors { expression, ..Default::default() }, looked_at: 0 });
+        entries.push(ExpressionErrors::of(expression));
         entries.len() - 1
     }
     /// Counts a failure with the present diff; `sample` is called only while samples are wanted.
     #[cold]
     pub fn count(&self, slot: usize, sample: impl FnOnce() -> String) {
-        let Entry { public, looked_at } = &mut self.entries.borrow_mut()[slot];
-        public.count += self.diff.get();
-        if self.diff.get() > 0 && public.samples.len() < SAMPLES && *looked_at < LOOKED_AT {
-            *looked_at += 1;
-            let sample = sample();
-            if !public.samples.contains(&sample) {
-                public.samples.push(sample);
-            }
-        }
+        self.entries.borrow_mut()[slot].add(self.diff.get(), sample);
     }
     /// The expressions that failed, in the order in which they were registered. One whose failures were all retracted is
     /// left out.
     pub fn report(&self) -> Vec<ExpressionErrors> {
         let entries = self.entries.borrow();
-        entries.iter().map(|entry| &entry.public).filter(|entry| entry.count != 0).cloned().collect()
+        entries.iter().filter(|entry| entry.count != 0).cloned().collect()
     }
 }

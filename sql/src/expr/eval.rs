@@ -82,23 +82,19 @@ impl<'a> View<'a> {
 impl Evaluator {
     /// Makes expressions ready. Their failures are counted in `errors`.
     pub fn new(expressions: Vec<ScalarExpr>, errors: Rc<EvalErrors>) -> Self {
-        Evaluator::with_names(expressions, usize::MAX, errors, &|index| format!("#{index}"))
-    }
-    /// The same, for [`eval_cut`](Self::eval_cut): the expressions before `at` go to the first output.
-    pub fn cut(expressions: Vec<ScalarExpr>, at: usize, errors: Rc<EvalErrors>) -> Self {
-        Evaluator::with_names(expressions, at, errors, &|index| format!("#{index}"))
+        Evaluator::with_names(expressions, errors, &|index| format!("#{index}"))
     }
     /// The same, with failures reported under the names of the columns.
     pub fn named(expressions: Vec<ScalarExpr>, schema: &Schema, errors: Rc<EvalErrors>) -> Self {
         let name = |index: usize| schema.columns.get(index).map_or_else(|| format!("#{index}"), |c| c.name.clone());
-        Evaluator::with_names(expressions, usize::MAX, errors, &name)
+        Evaluator::with_names(expressions, errors, &name)
     }
-    fn with_names(
-        expressions: Vec<ScalarExpr>,
-        cut: usize,
-        errors: Rc<EvalErrors>,
-        names: &dyn Fn(usize) -> String,
-    ) -> Self {
+    /// The same, with failures reported under names for the columns.
+    pub fn with_names(expressions: Vec<ScalarExpr>, errors: Rc<EvalErrors>, names: &dyn Fn(usize) -> String) -> Self {
+        Evaluator::cut(expressions, usize::MAX, errors, names)
+    }
+    /// The same, for [`eval_cut`](Self::eval_cut): the expressions before `cut` go to the first output.
+    pub fn cut(expressions: Vec<ScalarExpr>, cut: usize, errors: Rc<EvalErrors>, names: &dyn Fn(usize) -> String) -> Self {
         let mut columns = Default::default();
         expressions.iter().for_each(|expr| expr.columns(&mut columns));
         let compiler = Compiler { errors: Rc::clone(&errors), names };

@@ -5,6 +5,7 @@ use std::fmt;
 use deltaworks_dataflow::{DataType, Datum};
 
 use super::arithmetic::{Fault, canonical};
+use super::cast;
 use super::like::LikePattern;
 use crate::functions::bitmap::BitmapFunction;
 use crate::functions::datetime::{self, Unit};
@@ -58,6 +59,8 @@ pub enum Function {
     DateTrunc(Unit),
     /// One part of a date or timestamp.
     DatePart(Unit),
+    /// The text of a timestamp or interval: what a cast to STRING gives.
+    TemporalText,
     /// `DATE_FORMAT(timestamp, pattern)` with a Java-style pattern.
     DateFormat,
     /// `TO_TIMESTAMP_LTZ(number, precision)`: seconds (0), milliseconds (3) or microseconds (6) since 1970.
@@ -120,6 +123,7 @@ impl Function {
                 _ => Err(Fault),
             },
             Function::Bitmap(function) => bitmap::call(*function, args),
+            Function::TemporalText => cast::cast(args[0].clone(), &types[0], to),
             _ => datetime::call(*self, args, types),
         }
     }
@@ -164,6 +168,7 @@ impl fmt::Display for Function {
             Function::DateDiff => "DATEDIFF",
             Function::DateTrunc(unit) => return write!(f, "DATE_TRUNC_{unit}"),
             Function::DatePart(unit) => return write!(f, "DATE_PART_{unit}"),
+            Function::TemporalText => "TEXT",
             Function::DateFormat => "DATE_FORMAT",
             Function::ToTimestampLtz => "TO_TIMESTAMP_LTZ",
             Function::FromUnixtime => "FROM_UNIXTIME",

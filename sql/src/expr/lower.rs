@@ -19,6 +19,7 @@ use crate::functions::clock;
 use crate::functions::datetime::Unit;
 use crate::functions::guarded::Guarded;
 use crate::functions::native::{Checked, Native};
+use crate::parser::shown_name;
 use crate::plan::ClockVariable;
 
 /// Lowers an analysed expression over the columns of `schema`.
@@ -27,6 +28,14 @@ use crate::plan::ClockVariable;
 /// Names what has no counterpart: aggregates, window functions, subqueries, types that we do not have.
 pub fn lower_expr(expr: &Expr, schema: &DFSchema) -> Result<ScalarExpr, SqlError> {
     Lowering { schema }.lower(expr)
+}
+
+/// An expression over the columns of `schema` as text, for messages and reports.
+pub(crate) fn text_of(expr: &Expr, schema: &DFSchema) -> String {
+    match lower_expr(expr, schema) {
+        Ok(lowered) => lowered.to_text(&|index| shown_name(schema.field(index).name()).to_string()),
+        Err(_) => crate::error::in_our_words(&expr.to_string()),
+    }
 }
 
 /// The value of a literal of the batch engine and its type.
@@ -179,7 +188,10 @@ impl Lowering<'_> {
             return self.checked(checked, &call.args, data_type);
         }
         if let Some(native) = implementation.downcast_ref::<Native>() {
-            let arguments = self.lower_all(&call.args)?;
+            let mut arguments = self.lower_all(&call.args)?;
+            if native.function == Function::TemporalText {
+                return Ok(arguments.remove(0).cast_to(&data_type));
+            }
             return Ok(ScalarExpr::Call { function: native.function, arguments, data_type });
         }
         let function = match implementation.downcast_ref::<Guarded>() {

@@ -27,6 +27,7 @@ mod udf;
 pub use errors::{EvalErrors, ExpressionErrors};
 pub use eval::Evaluator;
 pub use function::Function;
+pub(crate) use lower::text_of;
 pub use lower::{lower_expr, lower_literal};
 pub use udf::UdfCall;
 

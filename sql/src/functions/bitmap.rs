@@ -82,16 +82,7 @@ pub fn decode_bitmap(bytes: &[u8]) -> Option<RoaringTreemap> {
 }
 /// The canonical bytes of a set.
 pub fn encode_bitmap(set: &RoaringTreemap) -> Vec<u8> {
-    // Containers of runs are the one choice that a serialised bitmap has: without them equal sets have equal bytes.
-    let parts = set.bitmaps().filter(|(_, part)| !part.is_empty()).map(|(high, part)| {
-        let mut part = part.clone();
-        part.remove_run_compression();
-        (high, part)
-    });
-    let set = RoaringTreemap::from_bitmaps(parts);
-    let mut bytes = Vec::with_capacity(set.serialized_size());
-    set.serialize_into(&mut bytes).expect("writing to memory does not fail");
-    bytes
+    deltaworks_dataflow::bitmap::canonical_bytes(set)
 }
 /// An id as a member of a set; ids are not negative.
 pub(crate) fn member(id: i64) -> Result<u64, Fault> {

@@ -22,8 +22,15 @@ impl Guarded {
     pub(crate) fn udf(inner: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
         Arc::new(ScalarUDF::new_from_impl(Guarded { inner }))
     }
+    /// The values; the rows on which the function fails are named to `fault`.
+    pub(crate) fn invoke(&self, args: &ScalarFunctionArgs, fault: &mut dyn FnMut(usize)) -> Result<ColumnarValue> {
+        match self.inner.invoke_with_args(args.clone()) {
+            Ok(value) => Ok(value),
+            Err(_) => self.row_by_row(args, fault),
+        }
+    }
     /// Each row by itself.
-    fn row_by_row(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn row_by_row(&self, args: &ScalarFunctionArgs, fault: &mut dyn FnMut(usize)) -> Result<ColumnarValue> {
         let mut rows: Vec<ArrayRef> = Vec::with_capacity(args.number_rows);
         for row in 0..args.number_rows {
             let one = |value: &ColumnarValue| match value {
@@ -38,7 +45,10 @@ impl Guarded {
                 config_options: Arc::clone(&args.config_options),
             };
             let result = self.inner.invoke_with_args(call).and_then(|value| value.into_array(1));
-            rows.push(result.unwrap_or_else(|_| new_null_array(args.return_type(), 1)));
+            rows.push(result.unwrap_or_else(|_| {
+                fault(row);
+                new_null_array(args.return_type(), 1)
+            }));
         }
         Ok(ColumnarValue::Array(match rows.is_empty() {
             true => new_null_array(args.return_type(), 0),
@@ -85,9 +95,6 @@ impl ScalarUDFImpl for Guarded {
         self.inner.short_circuits()
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        match self.inner.invoke_with_args(args.clone()) {
-            Ok(value) => Ok(value),
-            Err(_) => self.row_by_row(&args),
-        }
+        self.invoke(&args, &mut |_| {})
     }
 }

@@ -28,11 +28,12 @@ pub(crate) mod text;
 
 use datafusion::arrow::datatypes::{DataType as ArrowType, Field, TimeUnit};
 use datafusion::common::Result;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use deltaworks_dataflow::DataType;
 use std::sync::Arc;
 
 use crate::expr::Function;
+use crate::parser::CAST_MARK;
 use bitmap::BitmapFunction;
 use native::{Native, Takes};
 
@@ -125,6 +126,7 @@ pub(crate) fn scalar_functions() -> Vec<ScalarUDF> {
         Native::udf("from_unixtime", &[], Function::FromUnixtime, from_unixtime_takes, DataType::String),
         Native::udf("unix_timestamp", &[], Function::UnixTimestamp, unix_timestamp_takes, DataType::BigInt),
         ScalarUDF::new_from_impl(If { signature: Signature::any(3, Volatility::Immutable) }),
+        ScalarUDF::new_from_impl(AsCast { signature: Signature::any(2, Volatility::Immutable) }),
     ];
     all.extend(bitmap_functions());
     all.extend(clock::all());
@@ -174,6 +176,10 @@ pub(crate) fn to_instant(zone: chrono_tz::Tz) -> ScalarUDF {
 pub(crate) fn parse_instant(zone: chrono_tz::Tz) -> ScalarUDF {
     Native::udf("parse_instant", &[], Function::ParseInstant(zone), zoned_takes, DataType::TimestampLtz)
 }
+/// The text of a timestamp or interval.
+pub(crate) fn temporal_text() -> ScalarUDF {
+    Native::udf("text", &[], Function::TemporalText, zoned_takes, DataType::String)
+}
 /// `DATE_FORMAT`.
 pub(crate) fn date_format() -> ScalarUDF {
     Native::udf("date_format", &[], Function::DateFormat, format_takes, DataType::String)
@@ -181,6 +187,35 @@ pub(crate) fn date_format() -> ScalarUDF {
 /// `TO_TIMESTAMP_LTZ`.
 pub(crate) fn to_timestamp_ltz() -> ScalarUDF {
     Native::udf("to_timestamp_ltz", &[], Function::ToTimestampLtz, epoch_takes, DataType::TimestampLtz)
+}
+
+/// A cast with a name of its own, see `parser::name_apart`: the planner puts the argument in its place.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AsCast {
+    signature: Signature,
+}
+impl ScalarUDFImpl for AsCast {
+    fn name(&self) -> &str {
+        CAST_MARK
+    }
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        match args {
+            [value, Expr::Literal(scalar, _)] => {
+                let name = scalar.try_as_str().flatten().unwrap_or_default();
+                Ok(format!("CAST({} AS {name})", value.schema_name()))
+            }
+            _ => datafusion::common::plan_err!("there is no function \"{CAST_MARK}\""),
+        }
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, types: &[ArrowType]) -> Result<ArrowType> {
+        Ok(types[0].clone())
+    }
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        datafusion::common::internal_err!("function \"{CAST_MARK}\" was not replaced by its argument")
+    }
 }
 
 /// `IF(condition, then, otherwise)`: the planner makes a CASE of it, so that only one value is computed.

@@ -75,7 +75,13 @@ impl ScalarUDFImpl for Native {
         Ok(self.gives.clone())
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        invoke_by_row(&args, |values, types, to| self.function.call(values, types, to))
+        self.invoke(&args, &mut |_| {})
+    }
+}
+impl Native {
+    /// The values; the rows on which the function fails are named to `fault`.
+    pub(crate) fn invoke(&self, args: &ScalarFunctionArgs, fault: &mut dyn FnMut(usize)) -> Result<ColumnarValue> {
+        invoke_by_row(args, fault, |values, types, to| self.function.call(values, types, to))
     }
 }
 
@@ -84,9 +90,10 @@ pub(crate) fn type_name(data_type: &ArrowType) -> String {
     DataType::from_arrow(data_type).map_or_else(|| data_type.to_string(), |data_type| data_type.to_string())
 }
 
-/// Calls an interpreted function row by row; a fault is NULL.
+/// Calls an interpreted function row by row; a fault is NULL, and its row is named.
 pub(crate) fn invoke_by_row(
     args: &ScalarFunctionArgs,
+    fault: &mut dyn FnMut(usize),
     call: impl for<'a> Fn(&[Datum<'a>], &[DataType], &DataType) -> std::result::Result<Datum<'a>, Fault>,
 ) -> Result<ColumnarValue> {
     let ours = |data_type: &ArrowType| match DataType::from_arrow(data_type) {
@@ -110,7 +117,10 @@ pub(crate) fn invoke_by_row(
     for row in 0..rows {
         values.clear();
         values.extend(arrays.iter().zip(&types).map(|(array, data_type)| datum_at(array, data_type, row)));
-        results.push(call(&values, &types, &to).unwrap_or(Datum::Null));
+        results.push(call(&values, &types, &to).unwrap_or_else(|Fault| {
+            fault(row);
+            Datum::Null
+        }));
     }
     let array = to_array(&results, &to);
     // The names of nested fields are the planner's: they are restored so that the batch engine finds the type it planned.
@@ -169,17 +179,21 @@ impl ScalarUDFImpl for Checked {
         Ok(Arc::new(Field::new(self.name(), self.gives.clone(), true)))
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if let Some(done) = self.by_kernel(&args) {
+        self.invoke(&args, &mut |_| {})
+    }
+}
+impl Checked {
+    /// The values; the rows that have none are named to `fault`.
+    pub(crate) fn invoke(&self, args: &ScalarFunctionArgs, fault: &mut dyn FnMut(usize)) -> Result<ColumnarValue> {
+        if let Some(done) = self.by_kernel(args) {
             return Ok(done);
         }
-        invoke_by_row(&args, |values, types, to| match (self.op, values) {
+        invoke_by_row(args, fault, |values, types, to| match (self.op, values) {
             (Some(op), [left, right]) => arithmetic::arithmetic(op, left, &types[0], right, &types[1], to),
             (None, [input]) => arithmetic::negate(input, to),
             _ => Err(Fault),
         })
     }
-}
-impl Checked {
     /// Arrow's kernels, which fail on the whole batch where one integer overflows: then every row is computed on its own.
     fn by_kernel(&self, args: &ScalarFunctionArgs) -> Option<ColumnarValue> {
         use datafusion::arrow::compute::kernels::numeric::{add, mul, sub};

@@ -78,6 +78,7 @@ pub(super) fn functions(expression: &Expr) -> Result<(), SqlError> {
         let name = match part {
             Expr::ScalarFunction(call) => call.func.name(),
             Expr::AggregateFunction(call) => call.func.name(),
+            Expr::WindowFunction(call) => call.fun.name(),
             _ => return Ok(TreeNodeRecursion::Continue),
         };
         refused = refused.take().or_else(|| function_error(&name.to_lowercase())).or_else(|| volatile(part));
@@ -142,7 +143,8 @@ fn needs_rows(what: &str, plan: &Plan, tables: &dyn TableInfo) -> Option<SqlErro
             (!facts.retained).then(|| {
                 SqlError::new(
                     format!("the {what} needs the rows of table \"{table}\", which keeps none"),
-                    "leave out 'table.retain'='none', or look the other table up: JOIN t FOR SYSTEM_TIME AS OF PROCTIME()",
+                    "leave out 'table.retain' = 'none', insert it into a keyed table and read that, or look the other side up: \
+                     JOIN t FOR SYSTEM_TIME AS OF PROCTIME()",
                 )
             })
         }

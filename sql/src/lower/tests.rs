@@ -455,8 +455,8 @@ fn comparisons_with_the_clock_schedule_rows() {
             AND DATEDIFF(CURRENT_DATE, on_day) <= 30",
         "
         project customer_id
-          temporal_filter until CAST(on_day AS TIMESTAMP) + INTERVAL 'PT2678400S'
-            temporal_filter until at + INTERVAL 'PT604800S'
+          temporal_filter until CAST(on_day AS TIMESTAMP) + INTERVAL 'P31D'
+            temporal_filter until at + INTERVAL 'P7D'
               filter page = 'a'
                 source click (customer_id, page, at, on_day)",
     );

@@ -22,6 +22,7 @@ impl Lowering<'_> {
         // Rankings go on top, where a filter on them finds them.
         for wants_ranking in [false, true] {
             for (index, expression) in window.window_expr.iter().enumerate() {
+                super::refuse::functions(expression)?;
                 let call = window_function(expression)?;
                 let ranking = ranking(call);
                 if ranking.is_some() != wants_ranking {

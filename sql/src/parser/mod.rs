@@ -22,6 +22,7 @@ mod dialect;
 mod error;
 mod function;
 mod ingest;
+mod locate;
 mod options;
 mod parse;
 mod reads;
@@ -36,12 +37,13 @@ mod write;
 
 pub use dialect::DeltaworksDialect;
 pub use error::{ParseError, Position};
+pub use locate::place_of;
 pub use options::{Options, is_secret, redact};
 pub use parse::parse_script;
 pub use reads::table_names;
 pub use rewrite::{
-    KafkaRead, LOOKUP_SUFFIX, Lookup, Rewritten, explode_lateral_views, merge_distinct_counts, rewrite, take_kafka_reads,
-    take_lookups,
+    CAST_MARK, KafkaRead, LOOKUP_SUFFIX, Lookup, Rewritten, explode_lateral_views, marked_name, merge_distinct_counts,
+    name_apart, rewrite, shown_name, take_kafka_reads, take_lookups,
 };
 pub use statement::{
     Body, ColumnDef, ColumnKind, CopyFiles, CopyInto, CopySource, CreateDynamicTable, CreateExternalFunction,

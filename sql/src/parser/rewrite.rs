@@ -6,10 +6,12 @@
 //! | `JOIN t FOR SYSTEM_TIME AS OF PROCTIME() AS a` | `JOIN t$lookup AS a`, recorded | `rewrite/lookup.rs` |
 //! | `FROM READ_KAFKA('broker', 'topic', ..)` | `FROM read_kafka$1 AS read_kafka`, recorded | `rewrite/read_kafka.rs` |
 //! | `COUNT(DISTINCT a, b)` | `COUNT(DISTINCT CASE WHEN a IS NOT NULL AND b IS NOT NULL THEN struct of a, b END)` | `rewrite/count_distinct.rs` |
+//! | `SELECT a, a`, `SELECT SUM(x), SUM(CAST(x AS BIGINT))` | columns with names of their own | `rewrite/name_apart.rs` |
 
 mod count_distinct;
 mod lateral_view;
 mod lookup;
+mod name_apart;
 mod read_kafka;
 
 use std::ops::ControlFlow;
@@ -19,6 +21,7 @@ use sqlparser::ast::{Ident, ObjectName, ObjectNamePart, TableAlias, VisitMut};
 pub use count_distinct::merge_distinct_counts;
 pub use lateral_view::explode_lateral_views;
 pub use lookup::{LOOKUP_SUFFIX, Lookup, take_lookups};
+pub use name_apart::{CAST_MARK, marked_name, name_apart, shown_name};
 pub use read_kafka::{KafkaRead, take_kafka_reads};
 
 use super::error::{ParseError, Result};
@@ -43,6 +46,7 @@ pub fn rewrite(tree: &mut impl VisitMut) -> std::result::Result<Rewritten, Parse
     let kafka_reads = take_kafka_reads(tree)?;
     explode_lateral_views(tree)?;
     merge_distinct_counts(tree);
+    name_apart(tree);
     Ok(Rewritten { lookups, kafka_reads })
 }
 

@@ -60,6 +60,8 @@ fn accumulator(call: &AggregateCall) -> Option<Accumulator> {
         (AggregateFunction::Count, _) => Accumulator::Count,
         (AggregateFunction::Sum, Some(DataType::Decimal { .. })) => Accumulator::SumDecimal,
         (AggregateFunction::Sum, Some(DataType::Float | DataType::Double)) => Accumulator::SumFloat,
+        (AggregateFunction::Sum, Some(DataType::IntervalDay)) => Accumulator::SumWithin { most: i64::MAX },
+        (AggregateFunction::Sum, Some(DataType::IntervalMonth)) => Accumulator::SumWithin { most: i32::MAX.into() },
         (AggregateFunction::Sum, Some(_)) => Accumulator::SumInt,
         (AggregateFunction::Avg, Some(DataType::Decimal { scale, .. })) => match &call.data_type {
             DataType::Decimal { scale: wanted, .. } => {
@@ -163,13 +165,16 @@ impl<'s> Renderer<'_, '_, 's> {
     fn accumulate_counted(&mut self, keyed: KeyedCollection<'s>, accumulators: Vec<Accumulator>) -> KeyedCollection<'s> {
         let overflows = Rc::new(Cell::new(0));
         let shown = Rc::clone(&overflows);
+        if let Some(analysis) = &mut self.analysis {
+            analysis.fails(&overflows);
+        }
         let view = self.view.clone();
         let line = move || vec![("SUM or AVG with too many digits".to_string(), shown.get(), Vec::new())];
         self.build.observe(&view, line);
         accumulate_counting(keyed, accumulators, overflows, "Accumulate")
     }
     fn keyed(&mut self, input: &Plan, keys: &[ScalarExpr], values: Vec<ScalarExpr>) -> KeyedCollection<'s> {
-        self.render::<(Row, Row)>(input, Shape::keyed(keys.to_vec(), values))
+        self.render::<(Row, Row)>(input, Shape::keyed(&input.schema, keys.to_vec(), values))
     }
     /// The value that stands first in the group's order. NULLs are skipped where the function skips them, because they sort
     /// last; a group of NULLs alone gives NULL.
@@ -213,7 +218,7 @@ impl<'s> Renderer<'_, '_, 's> {
         {
             let (count, mut columns) = (keys.len(), keys.to_vec());
             columns.push(argument(call, 0));
-            let shape = Shape::rows().after_project(&columns);
+            let shape = Shape::rows().after_project(&input.schema, &columns);
             let rows = distinct(self.render::<Row>(input, shape), "DistinctArguments");
             let keyed = rows.map(move |row| {
                 let mut at = 0;
@@ -234,6 +239,7 @@ impl<'s> Renderer<'_, '_, 's> {
         let types: Vec<DataType> = values.iter().map(ScalarExpr::data_type).collect();
         let keyed = self.keyed(input, keys, values);
         let arranged = arrange(keyed, "Arrange: Recompute");
+        self.made(&arranged);
         let mut group = GroupAggregate::new(self.session(), call, &types);
         recompute(arranged, "Recompute", move |_, rows, results| results.push(group.evaluate(rows)))
     }

@@ -4,6 +4,9 @@
 //! twice: gains probe ([`Renderer::gains`]); losses are followed by key alone, through projections down to the
 //! lookup's left side, without probing ([`Renderer::losses`]).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use deltaworks_dataflow::arrange::collection;
 use deltaworks_dataflow::{Collection, Command, Diff, Row, Time};
 use deltaworks_operators::commands::{Target, commands};
@@ -11,7 +14,7 @@ use deltaworks_operators::consolidate::consolidate;
 use deltaworks_operators::gather::gather;
 use deltaworks_operators::stamp::{stamp, stamp_changes};
 use timely::dataflow::StreamVec;
-use timely::dataflow::operators::vec::Map;
+use timely::dataflow::operators::vec::{Filter, Map};
 
 use super::Renderer;
 use super::merge::MergeSpecification;
@@ -31,6 +34,9 @@ pub struct InsertTarget {
     pub statement: u32,
     /// Where the statement is a MERGE: its clauses. The plan's rows are then the key, followed by the source row.
     pub merge: Option<MergeSpecification>,
+    /// Set when the INSERT is dropped: nothing is written from then on. Set between ticks only, so that all workers stop at
+    /// the same one.
+    pub stopped: Arc<AtomicBool>,
 }
 
 /// Whether the plan has a lookup join.
@@ -97,8 +103,10 @@ impl<'s> Renderer<'_, '_, 's> {
         target: &InsertTarget,
         stamp_column: Option<usize>,
     ) -> Result<StreamVec<'s, Time, Command>, SqlError> {
+        let stopped = Arc::clone(&target.stopped);
+        let goes_on = move |_: &Command| !stopped.load(Ordering::SeqCst);
         if let Some(merge) = &target.merge {
-            return Ok(self.merges(plan, merge, target.statement));
+            return Ok(self.merges(plan, merge, target.statement).filter(goes_on));
         }
         let command_target = Target {
             key: target.key.clone(),
@@ -117,7 +125,7 @@ impl<'s> Renderer<'_, '_, 's> {
             Some(column) => self.stamp_gains(rows, column, !target.retract && !target.key.is_empty()),
             None => rows,
         };
-        Ok(commands(rows, deletes, command_target, "Insert"))
+        Ok(commands(rows, deletes, command_target, "Insert").filter(goes_on))
     }
     /// The changes of a query for a sink, stamped where `stamp_column` says.
     pub fn sink(
@@ -160,11 +168,11 @@ impl<'s> Renderer<'_, '_, 's> {
         match &plan.node {
             Node::Project { input, expressions } if has_lookup(input) => {
                 let rows = self.gains(input);
-                self.map_whole(rows, input.schema.len(), Shape::rows().after_project(expressions))
+                self.map_whole(rows, input.schema.len(), Shape::rows().after_project(&input.schema, expressions))
             }
             Node::Filter { input, predicate } if has_lookup(input) => {
                 let rows = self.gains(input);
-                self.map_whole(rows, input.schema.len(), Shape::rows().after_filter(predicate))
+                self.map_whole(rows, input.schema.len(), Shape::rows().after_filter(&input.schema, predicate))
             }
             Node::Join(join) if is_lookup(join.kind) => self.probe(join),
             _ => {
@@ -184,7 +192,7 @@ impl<'s> Renderer<'_, '_, 's> {
         let (base, keys) = lost_keys(plan, keys)?;
         let rows = consolidate(self.rows(base), "Consolidate");
         let lost = collection(rows.inner.flat_map(|(row, time, diff)| (diff < 0).then_some((row, time, -diff))));
-        Ok(self.map_whole(lost, base.schema.len(), Shape::rows().after_project(&keys)))
+        Ok(self.map_whole(lost, base.schema.len(), Shape::rows().after_project(&base.schema, &keys)))
     }
 }
 

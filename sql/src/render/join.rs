@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use deltaworks_dataflow::{Arranged, Collection, DataType, Diff, Row, Time};
+use deltaworks_dataflow::{Arranged, Collection, Column, DataType, Diff, Row, Schema, Time};
 use deltaworks_operators::join::{
-    HalfJoin, OuterKind, Pick, Range, Residual, When, Window, linear_join, linear_join_null_equal, lookback_join,
-    null_aware_anti_join, outer_join, semi_join,
+    HalfJoin, OuterKind, Pick, Range, Residual, When, Window, limit_pairs, linear_join, linear_join_null_equal,
+    lookback_join, null_aware_anti_join, outer_join, semi_join,
 };
 use differential_dataflow::VecCollection;
 
 use super::Renderer;
 use super::layout::Layout;
 use super::shape::{Compiled, Exiting, Shape, nulls};
+use crate::explain::join_detail;
 use crate::expr::{Evaluator, ScalarExpr};
 use crate::plan::{DeltaJoin, Join, JoinKind, Lookback, Plan};
 
@@ -83,8 +84,9 @@ impl<'s> Renderer<'_, '_, 's> {
                 let sides = self.sides(join, &shape.columns_read(arity));
                 let left = self.arrange(&join.left, sides.left.clone(), &[], "Left");
                 let right = self.arrange(&join.right, sides.right.clone(), &[], "Right");
+                let (left, right) = self.limited(join, left, right);
                 let compiled = shape.compile(arity, sides.fields(), &|column| sides.place(column), &self.errors);
-                let residual = join.residual.as_ref().map(|residual| self.residual(residual, &sides));
+                let residual = join.residual.as_ref().map(|residual| self.residual(residual, join, &sides));
                 match join.kind {
                     JoinKind::Inner => inner(left, right, join.null_equal, residual, compiled),
                     JoinKind::Left if is_unique_left(join) => unique_left(left, right, &sides, compiled),
@@ -93,14 +95,38 @@ impl<'s> Renderer<'_, '_, 's> {
             }
         }
     }
-    fn residual(&self, residual: &ScalarExpr, sides: &Sides) -> Evaluator {
-        Evaluator::new(vec![residual.map_columns(&|column| sides.place(column))], Rc::clone(&self.errors))
+    /// Without keys every row meets every row: both sides, until both have more rows than the plan allows.
+    fn limited(&mut self, join: &Join, left: Arranged<'s>, right: Arranged<'s>) -> (Arranged<'s>, Arranged<'s>) {
+        let Some(limit) = join.cross_limit else { return (left, right) };
+        let message = format!(
+            "a join in \"{}\" has no equality ({}), and both its sides have more than {limit} rows",
+            self.view.strip_prefix("public.").unwrap_or(&self.view),
+            join_detail(join)
+        );
+        let help = "equate a column of one side with one of the other, or make one side smaller by a filter before the join";
+        if let Some(analysis) = &mut self.analysis {
+            // An analysis that cannot be made ends itself alone.
+            let reached = analysis.limited(message, help);
+            return limit_pairs(left, right, limit, move || reached.set(true));
+        }
+        let alarm = self.build.alarm();
+        limit_pairs(left, right, limit, move || alarm.limit(message.clone(), help.into()))
+    }
+    fn residual(&self, residual: &ScalarExpr, join: &Join, sides: &Sides) -> Evaluator {
+        let columns: Vec<&Column> = join.left.schema.columns.iter().chain(&join.right.schema.columns).collect();
+        let name = |place: usize| {
+            let column = columns.iter().enumerate().find(|(column, _)| sides.place(*column) == place);
+            column.map_or_else(|| format!("#{place}"), |(_, column)| column.name.clone())
+        };
+        let moved = residual.map_columns(&|column| sides.place(column));
+        Evaluator::with_names(vec![moved], Rc::clone(&self.errors), &name)
     }
     fn semi(&mut self, join: &Join) -> Collection<'s> {
         let left_arity = join.left.schema.len();
         let sides = self.sides(join, &(0..left_arity).collect());
         let left = self.arrange(&join.left, sides.left.clone(), &[], "Left");
         let right = self.arrange(&join.right, sides.right.clone(), &[], "Right");
+        let (left, right) = self.limited(join, left, right);
         let mut compiled =
             Shape::rows().compile(left_arity, sides.left.fields(), &|column| sides.place(column), &self.errors);
         let row = move |key: &[u8], value: &[u8]| compiled.apply::<Row>(&[key, value], 1).unwrap_or_default();
@@ -108,7 +134,7 @@ impl<'s> Renderer<'_, '_, 's> {
             return null_aware_anti_join(left, right, "NullAwareAntiJoin", row);
         }
         let residual = join.residual.as_ref().map(|residual| {
-            let mut evaluator = self.residual(residual, &sides);
+            let mut evaluator = self.residual(residual, join, &sides);
             let test: Residual =
                 Box::new(move |key: &[u8], left: &[u8], right: &[u8]| evaluator.eval_predicate_parts(&[key, left, right]));
             test
@@ -127,10 +153,10 @@ impl<'s> Renderer<'_, '_, 's> {
         let sides = self.sides(join, &shape.columns_read(arity));
         let outer = join.kind == JoinKind::LookupLeft;
         let right = self.arrange(&join.right, sides.right.clone(), &[], "Right");
-        let keyed = Shape::keyed(sides.left.key.clone(), sides.left.value.clone());
+        let keyed = Shape::keyed(&join.left.schema, sides.left.key.clone(), sides.left.value.clone());
         let stream = self.map_whole::<(Row, Row)>(rows, sides.left_arity, keyed);
         let mut compiled = shape.compile(arity, sides.fields(), &|column| sides.place(column), &self.errors);
-        let mut residual = join.residual.as_ref().map(|residual| self.residual(residual, &sides));
+        let mut residual = join.residual.as_ref().map(|residual| self.residual(residual, join, &sides));
         let missing = nulls(sides.right.value.len());
         HalfJoin { when: When::UpTo, outer, null_equal: join.null_equal }.render(
             stream,
@@ -208,7 +234,9 @@ impl<'s> Renderer<'_, '_, 's> {
                 let wanted = (0..input.schema.len()).collect();
                 let layout = Layout::new(&hop.target_keys, &[], &input.schema.types(), &wanted, false);
                 let arranged = self.arrange(input, layout.clone(), &[], "Delta");
-                rendered.push(self.hop(hop.input, arranged, keys, &layout, input.schema.types()));
+                let names: Vec<String> =
+                    met.iter().flat_map(|m| &join.inputs[*m].schema.columns).map(|column| column.name.clone()).collect();
+                rendered.push(self.hop(hop.input, arranged, (keys, names), &layout, input.schema.types()));
                 met.push(hop.input);
             }
             let rows = self.rows(&join.inputs[index]);
@@ -221,7 +249,7 @@ impl<'s> Renderer<'_, '_, 's> {
                 .enumerate()
                 .map(|(column, data_type)| ScalarExpr::column(place(column), data_type))
                 .collect();
-            let rows = self.map_whole(rows, arity, Shape::rows().after_project(&in_order));
+            let rows = self.map_whole(rows, arity, Shape::rows().after_project(&Schema::default(), &in_order));
             all = Some(match all {
                 Some(others) => others.concat(rows),
                 None => rows,
@@ -229,7 +257,10 @@ impl<'s> Renderer<'_, '_, 's> {
         }
         let rows = all.expect("a delta join has inputs");
         match &join.residual {
-            Some(residual) => self.map_whole(rows, arity, Shape::rows().after_filter(residual)),
+            Some(residual) => {
+                let columns = join.inputs.iter().flat_map(|input| input.schema.columns.iter().cloned()).collect();
+                self.map_whole(rows, arity, Shape::rows().after_filter(&Schema::new(columns), residual))
+            }
             None => rows,
         }
     }
@@ -237,11 +268,12 @@ impl<'s> Renderer<'_, '_, 's> {
         &self,
         input: usize,
         arranged: Arranged<'s>,
-        keys: Vec<ScalarExpr>,
+        (keys, names): (Vec<ScalarExpr>, Vec<String>),
         layout: &Layout,
         types: Vec<DataType>,
     ) -> deltaworks_operators::join::Hop<'s> {
-        let mut key = Evaluator::new(keys, Rc::clone(&self.errors));
+        let name = |index: usize| names.get(index).cloned().unwrap_or_else(|| format!("#{index}"));
+        let mut key = Evaluator::with_names(keys, Rc::clone(&self.errors), &name);
         let whole: Vec<ScalarExpr> =
             (0..types.len()).map(|c| ScalarExpr::column(layout.place(c, false).unwrap_or(0), types[c].clone())).collect();
         let mut row = Evaluator::new(whole, Rc::clone(&self.errors));

@@ -6,6 +6,7 @@
 //! need the same rows cut in the same way use one, and arrangements of tables are kept under a name for later dataflows.
 
 mod aggregate;
+mod analyze;
 mod insert;
 mod join;
 mod layout;
@@ -27,17 +28,19 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::operators::ToStream;
 use timely::dataflow::operators::vec::Map;
 
+use self::analyze::Analysis;
 use self::layout::Layout;
 use self::shape::{Exiting, Shape};
 use crate::arrangement::unnamed;
 use crate::expr::{EvalErrors, ScalarExpr};
-use crate::plan::{ClockVariable, Node, Plan};
+use crate::plan::{ClockVariable, Node, Plan, SortKey};
 use crate::session::Session;
 
+pub use analyze::{Measured, add_report};
 pub use insert::{InsertTarget, check_lookups, has_lookup};
 pub use merge::{MergeClause, MergeSpecification};
 pub use recompute::check_windows;
-pub use table::TableSpec;
+pub use table::{EXPIRED, TableSpec};
 
 /// How a kept arrangement of a table holds its rows: the key columns, then the others in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +69,7 @@ pub struct Renderer<'r, 'b, 's> {
     /// The batch engine, for what only it computes; made when first needed.
     session: Option<Rc<Session>>,
     tables: BTreeMap<String, Collection<'s>>,
-    arranged: Vec<(Plan, Layout, Vec<bool>, Arranged<'s>)>,
+    arranged: Vec<(Plan, Layout, Vec<SortKey>, Arranged<'s>)>,
     errors: Rc<EvalErrors>,
     /// The view under construction.
     view: String,
@@ -74,6 +77,8 @@ pub struct Renderer<'r, 'b, 's> {
     clock: Option<StreamVec<'s, Time, i64>>,
     /// The resolution of `@@now`, in microseconds.
     clock_resolution: i64,
+    /// What EXPLAIN ANALYZE measures; None for every other dataflow.
+    analysis: Option<Analysis<'s>>,
 }
 
 impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
@@ -91,6 +96,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
             clock_input,
             clock: None,
             clock_resolution,
+            analysis: None,
         }
     }
     /// Names the view whose expressions are rendered from here on; its failures are counted apart.
@@ -155,10 +161,16 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
 
     /// The rows of a plan, each given `shape` on its way out.
     fn render<D: Exiting>(&mut self, plan: &Plan, shape: Shape) -> VecCollection<'s, Time, D, Diff> {
+        match self.analysis.as_ref().and_then(|analysis| analysis.number(plan)) {
+            Some(number) => self.render_measured(number, plan, shape),
+            None => self.render_node(plan, shape),
+        }
+    }
+    fn render_node<D: Exiting>(&mut self, plan: &Plan, shape: Shape) -> VecCollection<'s, Time, D, Diff> {
         let arity = plan.schema.len();
         match &plan.node {
-            Node::Project { input, expressions } => self.render(input, shape.after_project(expressions)),
-            Node::Filter { input, predicate } => self.render(input, shape.after_filter(predicate)),
+            Node::Project { input, expressions } => self.render(input, shape.after_project(&input.schema, expressions)),
+            Node::Filter { input, predicate } => self.render(input, shape.after_filter(&input.schema, predicate)),
             Node::Get { table, columns } => {
                 let rows = self.tables.get(table).cloned();
                 let rows = rows.expect("the engine defines every table that a plan reads");
@@ -301,7 +313,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
         let clock = self.clock().map(move |instant| variable.instant(instant, resolution, timezone));
         let both: Vec<ScalarExpr> = lower.into_iter().chain(upper).cloned().collect();
         let (has_lower, has_upper) = (lower.is_some(), upper.is_some());
-        let mut evaluator = Evaluator::new(both, Rc::clone(&self.errors));
+        let mut evaluator = Evaluator::named(both, &input.schema, Rc::clone(&self.errors));
         let mut out = Vec::new();
         let bounds = move |row: &[u8]| {
             out.clear();
@@ -323,7 +335,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
         use deltaworks_dataflow::Datum;
         let rows = self.rows(input);
         let array_type = array.data_type();
-        let mut evaluator = Evaluator::new(vec![array.clone()], Rc::clone(&self.errors));
+        let mut evaluator = Evaluator::named(vec![array.clone()], &input.schema, Rc::clone(&self.errors));
         let mut field = Vec::new();
         collection(rows.inner.flat_map(move |(row, time, diff)| {
             field.clear();
@@ -346,24 +358,30 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
         }))
     }
     /// The plan's rows cut by `layout` and arranged; shared by structural equality.
-    fn arrange(&mut self, plan: &Plan, layout: Layout, order: &[crate::plan::SortKey], name: &str) -> Arranged<'s> {
-        let flags: Vec<bool> = order.iter().flat_map(|key| [key.descending, key.nulls_first]).collect();
+    fn arrange(&mut self, plan: &Plan, layout: Layout, order: &[SortKey], name: &str) -> Arranged<'s> {
         // The same rows under another alias are the same rows.
         let rows = unnamed(plan.clone());
         let same =
-            |entry: &&(Plan, Layout, Vec<bool>, Arranged<'s>)| entry.0 == rows && entry.1 == layout && entry.2 == flags;
+            |entry: &&(Plan, Layout, Vec<SortKey>, Arranged<'s>)| entry.0 == rows && entry.1 == layout && entry.2 == order;
         if let Some((_, _, _, arranged)) = self.arranged.iter().find(same) {
             return arranged.clone();
         }
         let shape = if order.is_empty() {
-            Shape::keyed(layout.key.clone(), layout.value.clone())
+            Shape::keyed(&plan.schema, layout.key.clone(), layout.value.clone())
         } else {
-            Shape::sorted(layout.key.clone(), order, layout.value.clone())
+            Shape::sorted(&plan.schema, layout.key.clone(), order, layout.value.clone())
         };
         let keyed = self.render::<(Row, Row)>(plan, shape);
         let arranged = arrange(keyed, &format!("Arrange: {name}"));
-        self.arranged.push((rows, layout, flags, arranged.clone()));
+        self.made(&arranged);
+        self.arranged.push((rows, layout, order.to_vec(), arranged.clone()));
         arranged
+    }
+    /// Notes an index for EXPLAIN ANALYZE.
+    fn made(&mut self, arranged: &Arranged<'s>) {
+        if let Some(analysis) = &mut self.analysis {
+            analysis.made(arranged);
+        }
     }
     fn session(&mut self) -> Rc<Session> {
         let timezone = self.timezone;

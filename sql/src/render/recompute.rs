@@ -183,7 +183,7 @@ impl PartitionWindow {
         let windows = LogicalPlanBuilder::window_plan(scan, functions)?;
         let plan = LogicalPlanBuilder::from(windows).project(columns)?.build()?;
         let mut results = Vec::with_capacity(rows.len());
-        for batch in session.execute(plan, ClockReading::default())? {
+        for batch in session.execute(plan, ClockReading::default())?.batches {
             results.extend(from_record_batch(&self.output, &batch).map_err(|e| SqlError::new(e.to_string(), ""))?);
         }
         Ok(results)

@@ -5,18 +5,25 @@
 //! first. The row leaves as a [`Row`], or already cut into key and value for the next arrangement.
 
 use deltaworks_dataflow::row::{encode_bool, encode_field_descending, encode_null, field_len, is_null_field, split_field};
-use deltaworks_dataflow::{Diff, Row};
+use deltaworks_dataflow::{Diff, Row, Schema};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::expr::{EvalErrors, Evaluator, ScalarExpr, UnaryOp};
+use crate::parser::shown_name;
 use crate::plan::SortKey;
 
-/// One step on a row.
+/// One step on a row, and the names of the columns that it reads.
 #[derive(Clone, Debug, PartialEq)]
 enum Stage {
-    Filter(ScalarExpr),
-    Project(Vec<ScalarExpr>),
+    Filter(ScalarExpr, Names),
+    Project(Vec<ScalarExpr>, Names),
+}
+/// The names of columns, for reports of failures.
+type Names = Rc<[String]>;
+
+fn names(schema: &Schema) -> Names {
+    schema.columns.iter().map(|column| shown_name(&column.name).to_string()).collect()
 }
 
 /// How the row leaves.
@@ -25,7 +32,7 @@ enum Exit {
     /// All columns.
     Row,
     /// Key and value expressions over the columns of the last stage; the first values are sort keys.
-    Keyed(Vec<ScalarExpr>, Vec<ScalarExpr>, Vec<Direction>),
+    Keyed { key: Vec<ScalarExpr>, value: Vec<ScalarExpr>, directions: Vec<Direction>, names: Names },
 }
 
 /// How a sort key is written so that bytes sort as asked. The encoding's own order has NULL last ascending and first
@@ -64,28 +71,30 @@ impl Shape {
     pub(crate) fn rows() -> Self {
         Shape { stages: Vec::new(), exit: Exit::Row }
     }
-    /// Rows leave cut into key and value.
-    pub(crate) fn keyed(key: Vec<ScalarExpr>, value: Vec<ScalarExpr>) -> Self {
-        Shape { stages: Vec::new(), exit: Exit::Keyed(key, value, Vec::new()) }
+    /// Rows of `input` leave cut into key and value.
+    pub(crate) fn keyed(input: &Schema, key: Vec<ScalarExpr>, value: Vec<ScalarExpr>) -> Self {
+        let exit = Exit::Keyed { key, value, directions: Vec::new(), names: names(input) };
+        Shape { stages: Vec::new(), exit }
     }
-    /// Rows leave cut into key and value; the value is the sort keys, then `payload`.
-    pub(crate) fn sorted(key: Vec<ScalarExpr>, order: &[SortKey], payload: Vec<ScalarExpr>) -> Self {
+    /// Rows of `input` leave cut into key and value; the value is the sort keys, then `payload`.
+    pub(crate) fn sorted(input: &Schema, key: Vec<ScalarExpr>, order: &[SortKey], payload: Vec<ScalarExpr>) -> Self {
         let directions = order.iter().map(|k| Direction { descending: k.descending, nulls_first: k.nulls_first }).collect();
         let value = order.iter().map(|k| k.expression.clone()).chain(payload).collect();
-        Shape { stages: Vec::new(), exit: Exit::Keyed(key, value, directions) }
+        Shape { stages: Vec::new(), exit: Exit::Keyed { key, value, directions, names: names(input) } }
     }
-    /// The same, with a filter before everything else.
-    pub(crate) fn after_filter(mut self, predicate: &ScalarExpr) -> Self {
-        self.stages.insert(0, Stage::Filter(predicate.clone()));
+    /// The same, with a filter of rows of `input` before everything else.
+    pub(crate) fn after_filter(mut self, input: &Schema, predicate: &ScalarExpr) -> Self {
+        self.stages.insert(0, Stage::Filter(predicate.clone(), names(input)));
         self
     }
-    /// The same, with a projection before everything else. Where the shape can as well read the columns below the
-    /// projection, it does: each stage costs a row.
-    pub(crate) fn after_project(mut self, expressions: &[ScalarExpr]) -> Self {
+    /// The same, with a projection of rows of `input` before everything else. Where the shape can as well read the columns
+    /// below the projection, it does: each stage costs a row.
+    pub(crate) fn after_project(mut self, input: &Schema, expressions: &[ScalarExpr]) -> Self {
         if self.sees_through(expressions) {
             self.first_reading(&mut |expression| *expression = expression.substitute(expressions));
+            self.rename_incoming(&names(input));
         } else {
-            self.stages.insert(0, Stage::Project(expressions.to_vec()));
+            self.stages.insert(0, Stage::Project(expressions.to_vec(), names(input)));
         }
         self
     }
@@ -93,8 +102,8 @@ impl Shape {
     fn first_reading(&mut self, each: &mut dyn FnMut(&mut ScalarExpr)) -> bool {
         for stage in &mut self.stages {
             match stage {
-                Stage::Filter(predicate) => each(predicate),
-                Stage::Project(list) => {
+                Stage::Filter(predicate, _) => each(predicate),
+                Stage::Project(list, _) => {
                     list.iter_mut().for_each(each);
                     return true;
                 }
@@ -102,10 +111,25 @@ impl Shape {
         }
         match &mut self.exit {
             Exit::Row => false,
-            Exit::Keyed(key, value, _) => {
+            Exit::Keyed { key, value, .. } => {
                 key.iter_mut().chain(value).for_each(each);
                 true
             }
+        }
+    }
+    /// Gives everything that reads the incoming columns these names for them.
+    fn rename_incoming(&mut self, incoming: &Names) {
+        for stage in &mut self.stages {
+            match stage {
+                Stage::Filter(_, names) => *names = Rc::clone(incoming),
+                Stage::Project(_, names) => {
+                    *names = Rc::clone(incoming);
+                    return;
+                }
+            }
+        }
+        if let Exit::Keyed { names, .. } = &mut self.exit {
+            *names = Rc::clone(incoming);
         }
     }
     /// Whether columns may be replaced by these expressions, so that each is still evaluated exactly once: a failure is
@@ -123,27 +147,27 @@ impl Shape {
     }
     /// Whether rows may be rejected.
     pub(crate) fn filters(&self) -> bool {
-        self.stages.iter().any(|stage| matches!(stage, Stage::Filter(_)))
+        self.stages.iter().any(|stage| matches!(stage, Stage::Filter(..)))
     }
     /// Whether rows leave as they came, perhaps filtered.
     pub(crate) fn passes_whole(&self) -> bool {
-        self.exit == Exit::Row && !self.stages.iter().any(|stage| matches!(stage, Stage::Project(_)))
+        self.exit == Exit::Row && !self.stages.iter().any(|stage| matches!(stage, Stage::Project(..)))
     }
     /// Whether an expression may fail on some input: then errors are counted, which needs the update's diff.
     pub(crate) fn can_fail(&self) -> bool {
         let fails = |list: &[ScalarExpr]| list.iter().any(can_fail);
         self.stages.iter().any(|stage| match stage {
-            Stage::Filter(predicate) => can_fail(predicate),
-            Stage::Project(list) => fails(list),
-        }) || matches!(&self.exit, Exit::Keyed(key, value, _) if fails(key) || fails(value))
+            Stage::Filter(predicate, _) => can_fail(predicate),
+            Stage::Project(list, _) => fails(list),
+        }) || matches!(&self.exit, Exit::Keyed { key, value, .. } if fails(key) || fails(value))
     }
     /// The incoming columns that are read; None: all of `arity`, because rows leave whole.
     pub(crate) fn columns_read(&self, arity: usize) -> BTreeSet<usize> {
         let mut read = BTreeSet::new();
         for stage in &self.stages {
             match stage {
-                Stage::Filter(predicate) => predicate.columns(&mut read),
-                Stage::Project(list) => {
+                Stage::Filter(predicate, _) => predicate.columns(&mut read),
+                Stage::Project(list, _) => {
                     list.iter().for_each(|e| e.columns(&mut read));
                     return read;
                 }
@@ -151,7 +175,7 @@ impl Shape {
         }
         match &self.exit {
             Exit::Row => read.extend(0..arity),
-            Exit::Keyed(key, value, _) => key.iter().chain(value).for_each(|e| e.columns(&mut read)),
+            Exit::Keyed { key, value, .. } => key.iter().chain(value).for_each(|e| e.columns(&mut read)),
         }
         read
     }
@@ -168,14 +192,21 @@ impl Shape {
         let mut steps = Vec::new();
         let mut physical = true;
         let moved = |e: &ScalarExpr, physical: bool| if physical { e.map_columns(place) } else { e.clone() };
-        let move_all = |list: &[ScalarExpr], physical: bool| list.iter().map(|e| moved(e, physical)).collect::<Vec<_>>();
+        let evaluator = |list: &[ScalarExpr], cut: usize, names: &Names, physical: bool| {
+            let name = |index: usize| {
+                let column = if physical { (0..arity).find(|column| place(*column) == index) } else { Some(index) };
+                column.and_then(|column| names.get(column).cloned()).unwrap_or_else(|| format!("#{index}"))
+            };
+            let moved = list.iter().map(|e| moved(e, physical)).collect();
+            Evaluator::cut(moved, cut, Rc::clone(errors), &name)
+        };
         for stage in &self.stages {
             match stage {
-                Stage::Filter(predicate) => {
-                    steps.push(Step::Filter(Evaluator::new(vec![moved(predicate, physical)], Rc::clone(errors))));
+                Stage::Filter(predicate, names) => {
+                    steps.push(Step::Filter(evaluator(std::slice::from_ref(predicate), usize::MAX, names, physical)));
                 }
-                Stage::Project(list) => {
-                    steps.push(Step::Project(Evaluator::new(move_all(list, physical), Rc::clone(errors))));
+                Stage::Project(list, names) => {
+                    steps.push(Step::Project(evaluator(list, usize::MAX, names, physical)));
                     physical = false;
                 }
             }
@@ -187,9 +218,9 @@ impl Shape {
                 CompiledExit::Columns(columns)
             }
             Exit::Row => CompiledExit::Whole,
-            Exit::Keyed(key, value, directions) => {
-                let both = move_all(key, physical).into_iter().chain(move_all(value, physical)).collect();
-                CompiledExit::Keyed(Evaluator::cut(both, key.len(), Rc::clone(errors)), directions.clone())
+            Exit::Keyed { key, value, directions, names } => {
+                let both: Vec<ScalarExpr> = key.iter().chain(value).cloned().collect();
+                CompiledExit::Keyed(evaluator(&both, key.len(), names, physical), directions.clone())
             }
         };
         Compiled { steps, exit, buffers: [Vec::new(), Vec::new()], out: Vec::new(), second: Vec::new() }

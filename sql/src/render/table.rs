@@ -5,13 +5,17 @@ use std::rc::Rc;
 use deltaworks_dataflow::arrange::collection;
 use deltaworks_dataflow::row::{is_null_field, nth_field};
 use deltaworks_dataflow::{Collection, Command, CommandKind, Datum, Diff, Row, Schema, Time};
-use deltaworks_operators::merge::{MergeCounters, MergeSpec, Rejected, keyless, merge_with};
+use deltaworks_operators::merge::{MergeCounters, MergeSpec, Rejected, keyless, merge_aging, merge_with};
+use deltaworks_operators::retention::{Retention, keyless_aging};
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 
 use super::Renderer;
 use crate::expr::{Evaluator, ScalarExpr};
+
+/// How rows that never entered a table are reported.
+pub const EXPIRED: &str = "rows older than the retention when they arrived";
 
 /// A table as the renderer needs it. Plain data.
 #[derive(Clone, Debug)]
@@ -24,6 +28,8 @@ pub struct TableSpec {
     pub merge: Option<MergeSpec>,
     /// Where every column is computed over the columns that a source delivers; None where a source delivers all.
     pub computed: Option<Vec<ScalarExpr>>,
+    /// How long rows of a table without a key are kept; of one with a key `merge` says so. None: until they are deleted.
+    pub retention: Option<Retention>,
     /// The input on which statements and sources send commands.
     pub input: u32,
     /// The input on which updates of the dead-letter table come.
@@ -59,21 +65,28 @@ impl<'s> Renderer<'_, '_, 's> {
     pub fn table(&mut self, spec: &TableSpec, inserts: Vec<StreamVec<'s, Time, Command>>) {
         let mut commands = self.build.commands(spec.input);
         if let Some(computed) = &spec.computed {
-            commands = self.compute(commands, computed.clone());
+            commands = self.compute(commands, computed.clone(), &spec.schema);
         }
         let fed = self.build.fed(&spec.feed());
         let inserted = inserts.into_iter().fold(fed, |all, insert| all.concat(insert));
         let (inserted, broken) = not_null(inserted, &spec.schema);
         let all = commands.concat(inserted);
-        let (rows, rejected) = match &spec.merge {
-            Some(merge_spec) => {
-                let counters = Rc::new(MergeCounters::default());
-                let shown = Rc::clone(&counters);
-                self.build.observe(&format!("{} table", spec.name), move || counter_lines(&shown));
-                let merges = self.build.shared(&spec.feed());
-                merge_with(all, merge_spec.clone(), counters, merges, &format!("Merge: {}", spec.name))
+        let counters = Rc::new(MergeCounters::default());
+        let shown = Rc::clone(&counters);
+        self.build.observe(&format!("{} table", spec.name), move || counter_lines(&shown));
+        let name = format!("Merge: {}", spec.name);
+        let merges = self.build.shared(&spec.feed());
+        let (rows, rejected) = match (&spec.merge, &spec.retention) {
+            (Some(merge_spec), _) if merge_spec.retention.is_some() => {
+                let clock = self.clock();
+                merge_aging(all, clock, merge_spec.clone(), counters, merges, &name)
             }
-            None => keyless(all),
+            (Some(merge_spec), _) => merge_with(all, merge_spec.clone(), counters, merges, &name),
+            (None, Some(retention)) => {
+                let clock = self.clock();
+                keyless_aging(all, clock, retention.clone(), counters, &name)
+            }
+            (None, None) => keyless(all),
         };
         self.define(&spec.name, rows);
         let letters = self.dead_letters(spec, rejected.concat(broken));
@@ -84,8 +97,13 @@ impl<'s> Renderer<'_, '_, 's> {
         &mut self,
         commands: StreamVec<'s, Time, Command>,
         computed: Vec<ScalarExpr>,
+        schema: &Schema,
     ) -> StreamVec<'s, Time, Command> {
-        let mut evaluator = Evaluator::new(computed, Rc::clone(&self.errors));
+        let name = |index: usize| {
+            let place = computed.iter().position(|expression| expression.as_column() == Some(index));
+            place.map_or_else(|| format!("#{index}"), |place| schema.columns[place].name.clone())
+        };
+        let mut evaluator = Evaluator::with_names(computed.clone(), Rc::clone(&self.errors), &name);
         let mut scratch = Vec::new();
         commands.map(move |command| {
             if command.kind == CommandKind::Delete {
@@ -141,5 +159,6 @@ fn counter_lines(counters: &MergeCounters) -> Vec<(String, Diff, Vec<String>)> {
         line("rows ignored", counters.ignored_rows.get()),
         line("keys seen from two partitions", counters.mixed_partitions.get()),
         line("source rows of a MERGE behind another of the same key and tick", counters.merged_again.get()),
+        line(EXPIRED, counters.expired.get()),
     ]
 }

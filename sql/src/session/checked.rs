@@ -19,13 +19,14 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Ope
 use datafusion::optimizer::AnalyzerRule;
 use deltaworks_dataflow::DataType;
 
+use super::counted::Counted;
 use super::dialect::rewrite_node;
 use crate::expr::lower::arithmetic_op;
 use crate::expr::{BinaryOp, Function, lower_literal};
 use crate::functions::external::is_external;
 use crate::functions::guarded::Guarded;
 use crate::functions::native::{Checked, Native};
-use crate::functions::{canonical_float, parse_instant, to_instant, to_local};
+use crate::functions::{canonical_float, parse_instant, temporal_text, to_instant, to_local};
 
 /// Functions that cannot fail and that the optimizer knows by name.
 const TOTAL: [&str; 6] = ["get_field", "named_struct", "struct", "make_array", "coalesce", "nullif"];
@@ -60,9 +61,7 @@ impl CheckedRule {
                     _ => Transformed::no(Expr::Negative(input)),
                 },
                 Expr::Cast(cast) => Transformed::yes(self.cast(*cast.expr, cast.field.data_type(), schema)?),
-                Expr::TryCast(cast) if self.crosses(&cast.expr, cast.field.data_type(), schema) => {
-                    Transformed::yes(self.cast(*cast.expr, cast.field.data_type(), schema)?)
-                }
+                Expr::TryCast(cast) => Transformed::yes(self.cast(*cast.expr, cast.field.data_type(), schema)?),
                 Expr::ScalarFunction(call) => guarded(call, schema),
                 other => Transformed::no(other),
             })
@@ -106,7 +105,7 @@ impl CheckedRule {
         self.timezone != chrono_tz::UTC && from != is_instant(to)
     }
     fn cast(&self, expr: Expr, to: &ArrowType, schema: &DFSchema) -> Result<Expr> {
-        let expr = if *to == DURATION || matches!(to, ArrowType::Interval(IntervalUnit::YearMonth)) {
+        let expr = if *to == DURATION || to.is_string() || matches!(to, ArrowType::Interval(IntervalUnit::YearMonth)) {
             one_part(expr)?
         } else {
             expr
@@ -116,28 +115,36 @@ impl CheckedRule {
         Ok(match (self.crosses(&expr, to, schema), is_instant(&from)) {
             (true, true) if !to.is_integer() => {
                 let local = to_local(self.timezone).call(vec![expr]);
-                if *to == micros { local } else { cast(local, to) }
+                if *to == micros { local } else { cast(local, &micros, to) }
             }
             (true, false) if from.is_string() => parse_instant(self.timezone).call(vec![expr]),
             (true, false) if !from.is_integer() && !from.is_null() => {
-                let local = if from == micros { expr } else { cast(expr, &micros) };
+                let local = if from == micros { expr } else { cast(expr, &from, &micros) };
                 to_instant(self.timezone).call(vec![local])
             }
             _ if from == *to => expr,
-            _ if is_float(to) && !is_float(&from) && !from.is_integer() => canonical(cast(expr, to), to),
-            _ => cast(expr, to),
+            _ if is_float(to) && !is_float(&from) && !from.is_integer() => canonical(cast(expr, &from, to), to),
+            _ => cast(expr, &from, to),
         })
     }
 }
 
 /// A cast that gives NULL where it fails. Of a literal it is a literal: the types of some functions depend on them.
-fn cast(expr: Expr, to: &ArrowType) -> Expr {
+fn cast(expr: Expr, from: &ArrowType, to: &ArrowType) -> Expr {
+    if to.is_string() && has_own_text(from) {
+        return temporal_text().call(vec![expr]);
+    }
     if let Expr::Literal(scalar, metadata) = &expr
         && let Ok(value) = scalar.cast_to(to)
     {
         return Expr::Literal(value, metadata.clone());
     }
     Expr::TryCast(TryCast::new(Box::new(expr), to.clone()))
+}
+/// Whether we write values of the type otherwise than the batch engine does.
+fn has_own_text(data_type: &ArrowType) -> bool {
+    use DataType::{IntervalDay, IntervalMonth, Timestamp, TimestampLtz};
+    matches!(DataType::from_arrow(data_type), Some(Timestamp | TimestampLtz | IntervalDay | IntervalMonth))
 }
 fn is_instant(data_type: &ArrowType) -> bool {
     matches!(data_type, ArrowType::Timestamp(_, Some(_)))
@@ -163,7 +170,9 @@ fn guarded(call: ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
         }
         return Transformed::no(Expr::ScalarFunction(call));
     }
-    let ours = implementation.downcast_ref::<Native>().is_some() || implementation.downcast_ref::<Checked>().is_some();
+    let ours = implementation.downcast_ref::<Native>().is_some()
+        || implementation.downcast_ref::<Checked>().is_some()
+        || implementation.downcast_ref::<Counted>().is_some();
     if ours || TOTAL.contains(&call.func.name()) || is_external(&call.func) {
         return Transformed::no(Expr::ScalarFunction(call));
     }

@@ -12,8 +12,9 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, cast,
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::error::SqlError;
+use crate::expr::text_of;
 use crate::functions::native::type_name;
-use crate::functions::{If, clock, date_format, datetime, macros::Macro, to_instant, to_local, to_timestamp_ltz};
+use crate::functions::{AsCast, If, clock, date_format, datetime, macros::Macro, to_instant, to_local, to_timestamp_ltz};
 
 /// The rule.
 #[derive(Debug)]
@@ -78,6 +79,9 @@ impl DialectRule {
             // Not by the builder, which wants the types of the values to be one already.
             let branches = vec![(Box::new(condition), Box::new(then))];
             return Ok(Transformed::yes(Expr::Case(Case::new(None, branches, Some(Box::new(otherwise))))));
+        }
+        if implementation.downcast_ref::<AsCast>().is_some() {
+            return Ok(call.args.into_iter().next().map_or_else(|| Transformed::no(lit(0)), Transformed::yes));
         }
         if let Some(function) = implementation.downcast_ref::<Macro>() {
             return Ok(Transformed::yes(self.rewrite(function.inline(&call.args)?, schema)?));
@@ -150,7 +154,8 @@ fn check(expr: &Expr, schema: &DFSchema) -> Result<()> {
             let field = query.subquery.subquery.schema().fields().first().map(|field| field.data_type().clone());
             match (query.expr.get_type(schema), field) {
                 (Ok(left), Some(right)) => {
-                    refuse_mixed(&left, &right, place(&query.expr), || query.expr.to_string(), || "the subquery".into())
+                    let value = || text_of(&query.expr, schema);
+                    refuse_mixed(&left, &right, place(&query.expr), value, || "the subquery".into())
                 }
                 _ => Ok(()),
             }
@@ -165,7 +170,7 @@ fn compares(op: Operator) -> bool {
 fn check_pair(left: &Expr, right: &Expr, schema: &DFSchema) -> Result<()> {
     let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema)) else { return Ok(()) };
     let at = place(left).or_else(|| place(right));
-    refuse_mixed(&left_type, &right_type, at, || left.to_string(), || right.to_string())
+    refuse_mixed(&left_type, &right_type, at, || text_of(left, schema), || text_of(right, schema))
 }
 fn refuse_mixed(
     left_type: &ArrowType,
@@ -180,13 +185,8 @@ fn refuse_mixed(
         (false, true) if left_type.is_numeric() => (right(), left_type),
         _ => return Ok(()),
     };
-    let message = format!(
-        "{} (\"{}\") cannot be compared with {} (\"{}\")",
-        type_name(left_type),
-        left(),
-        type_name(right_type),
-        right()
-    );
+    let message =
+        format!("{} ({}) cannot be compared with {} ({})", type_name(left_type), left(), type_name(right_type), right());
     let help = format!("cast explicitly: CAST({text_side} AS {})", type_name(number_type));
     let error = SqlError::new(message, help);
     Err(match at {

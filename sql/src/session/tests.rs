@@ -62,7 +62,7 @@ fn batch(session: &Session, text: &str) -> Result<(Schema, Vec<Row>), SqlError> 
     let plan = session.logical_plan(&query(text))?;
     let schema = Schema::from_arrow(plan.schema().as_arrow()).unwrap();
     let mut rows = Vec::new();
-    for batch in session.execute(plan, NOW)? {
+    for batch in session.execute(plan, NOW)?.batches {
         rows.extend(from_record_batch(&schema, &batch).unwrap());
     }
     Ok((schema, rows))
@@ -171,33 +171,33 @@ fn times() {
         "TIMESTAMP '2026-01-02 00:00:00' - TIMESTAMP '2026-01-01 00:00:00' > INTERVAL '23' HOUR, DATE '2024-01-31' + INTERVAL '1' MONTH",
         &["true", "2024-02-29"],
     );
-    check("TO_TIMESTAMP_LTZ(1714550400000, 3), FROM_UNIXTIME(0)", &["2024-05-01T08:00:00Z", "1970-01-01 00:00:00"]);
+    check("TO_TIMESTAMP_LTZ(1714550400000, 3), FROM_UNIXTIME(0)", &["2024-05-01 08:00:00Z", "1970-01-01 00:00:00"]);
     check(
         "DATE_TRUNC('month', TIMESTAMP '2026-05-20 13:14:15'), EXTRACT(YEAR FROM DATE '2026-05-20'), DATE_FORMAT(TIMESTAMP '2026-05-20 13:14:15', 'yyyy/M/d H:mm')",
-        &["2026-05-01T00:00:00", "2026", "2026/5/20 13:14"],
+        &["2026-05-01 00:00:00", "2026", "2026/5/20 13:14"],
     );
     check(
         "TO_DATE('nonsense'), UNIX_TIMESTAMP(TIMESTAMP '1970-01-01 00:01:00'), NOW()",
-        &["NULL", "60", "2026-06-06T10:00:00"],
+        &["NULL", "60", "2026-06-06 10:00:00"],
     );
-    check("TIMESTAMP '2026-01-31 00:00:00' - INTERVAL '1 month 1 day'", &["2025-12-30T00:00:00"]);
+    check("TIMESTAMP '2026-01-31 00:00:00' - INTERVAL '1 month 1 day'", &["2025-12-30 00:00:00"]);
     check("NOW() - INTERVAL '7' DAY < NOW(), UNIX_TIMESTAMP()", &["true", "1780740000"]);
 }
 #[test]
 fn the_session_zone() {
     let berlin = chrono_tz::Europe::Berlin;
-    check_in(berlin, "NOW(), CAST(TO_TIMESTAMP_LTZ(0, 3) AS STRING)", &["2026-06-06T12:00:00", "1970-01-01T01:00:00"]);
-    check_in(berlin, "CAST(TIMESTAMP '2026-07-01 12:00:00' AS TIMESTAMP_LTZ)", &["2026-07-01T10:00:00Z"]);
+    check_in(berlin, "NOW(), CAST(TO_TIMESTAMP_LTZ(0, 3) AS STRING)", &["2026-06-06 12:00:00", "1970-01-01 01:00:00"]);
+    check_in(berlin, "CAST(TIMESTAMP '2026-07-01 12:00:00' AS TIMESTAMP_LTZ)", &["2026-07-01 10:00:00Z"]);
     check_in(berlin, "TO_TIMESTAMP_LTZ(0, 3) = TIMESTAMP '1970-01-01 01:00:00'", &["true"]);
     check_in(
         berlin,
         "CAST('2026-07-01 12:00:00' AS TIMESTAMP_LTZ), CAST('2026-07-01T12:00:00Z' AS TIMESTAMP_LTZ) AS z, CAST(TO_TIMESTAMP_LTZ(82800, 0) AS DATE)",
-        &["2026-07-01T10:00:00Z", "2026-07-01T12:00:00Z", "1970-01-02"],
+        &["2026-07-01 10:00:00Z", "2026-07-01 12:00:00Z", "1970-01-02"],
     );
     check_in(
         berlin,
         "DATE_TRUNC('day', TO_TIMESTAMP_LTZ(0, 3)), EXTRACT(HOUR FROM TO_TIMESTAMP_LTZ(0, 3)), FROM_UNIXTIME(0), FROM_UNIXTIME(0, 'HH')",
-        &["1969-12-31T23:00:00Z", "1", "1970-01-01 01:00:00", "01"],
+        &["1969-12-31 23:00:00Z", "1", "1970-01-01 01:00:00", "01"],
     );
     check_in(
         berlin,
@@ -270,19 +270,9 @@ fn aggregates() {
 }
 #[test]
 fn text_is_not_compared_with_numbers() {
-    let help = "cast explicitly: CAST(t.s AS INT)";
-    check_error(
-        "SELECT 1 FROM t WHERE s = a",
-        Some((1, 23)),
-        "STRING (\"t.s\") cannot be compared with INT (\"t.a\")",
-        help,
-    );
-    check_error(
-        "SELECT 1 FROM t\nWHERE a IN (s)",
-        Some((2, 7)),
-        "INT (\"t.a\") cannot be compared with STRING (\"t.s\")",
-        help,
-    );
+    let help = "cast explicitly: CAST(s AS INT)";
+    check_error("SELECT 1 FROM t WHERE s = a", Some((1, 23)), "STRING (s) cannot be compared with INT (a)", help);
+    check_error("SELECT 1 FROM t\nWHERE a IN (s)", Some((2, 7)), "INT (a) cannot be compared with STRING (s)", help);
     let session = session_of(&columns(), &[], chrono_tz::UTC);
     for text in [
         "SELECT 1 FROM t WHERE a = '5'",

@@ -72,7 +72,8 @@ fn custom(data_type: &ast::DataType, name: &str) -> std::result::Result<DataType
         _ => return Err(unknown(data_type)),
     })
 }
-fn unknown(data_type: &ast::DataType) -> SqlError {
+/// The error of a type that we do not have.
+pub(crate) fn unknown(data_type: &dyn std::fmt::Display) -> SqlError {
     SqlError::new(
         format!("unknown type {data_type}"),
         "BOOLEAN, TINYINT, SMALLINT, INT, BIGINT, FLOAT, DOUBLE, DECIMAL(p, s), STRING, BYTES, DATE, TIMESTAMP, TIMESTAMP_LTZ, \

@@ -6,6 +6,7 @@
 //! | BIGINT | DECIMAL(38, 0) | DOUBLE |
 //! | DECIMAL(p, s) | DECIMAL(38, s) | DECIMAL(p + 4, s + 4), half away from zero |
 //! | FLOAT, DOUBLE | DOUBLE | DOUBLE |
+//! | INTERVAL | the same INTERVAL | none |
 //!
 //! A sum that its type cannot hold is NULL. NULL arguments are ignored; of no argument the result is NULL.
 
@@ -14,7 +15,7 @@ use std::mem::size_of_val;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
-use datafusion::arrow::datatypes::{DataType as ArrowType, Field, FieldRef};
+use datafusion::arrow::datatypes::{DataType as ArrowType, Field, FieldRef, IntervalUnit, TimeUnit};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
@@ -58,7 +59,12 @@ impl AggregateUDFImpl for Sum {
     }
     fn coerce_types(&self, types: &[ArrowType]) -> Result<Vec<ArrowType>> {
         use ArrowType::{Decimal128, Float32, Float64, Int8, Int16, Int32, Int64, Null, UInt8, UInt16, UInt32, UInt64};
+        use ArrowType::{Duration, Interval};
         Ok(vec![match types {
+            [Duration(_) | Interval(IntervalUnit::DayTime | IntervalUnit::MonthDayNano)] if !self.average => {
+                Duration(TimeUnit::Microsecond)
+            }
+            [data_type @ Interval(IntervalUnit::YearMonth)] if !self.average => data_type.clone(),
             [data_type @ (Int8 | Int16 | Int32 | Int64 | Float64 | Decimal128(..))] => data_type.clone(),
             [Float32 | Null] => Float64,
             [UInt8 | UInt16] => Int32,
@@ -78,7 +84,7 @@ impl AggregateUDFImpl for Sum {
             (_, true) => ArrowType::Float64,
             (ArrowType::Decimal128(_, scale), false) => ArrowType::Decimal128(38, *scale),
             (ArrowType::Int64, false) => ArrowType::Decimal128(38, 0),
-            (ArrowType::Float64, false) => ArrowType::Float64,
+            (kept @ (ArrowType::Float64 | ArrowType::Duration(_) | ArrowType::Interval(_)), false) => kept.clone(),
             (_, false) => ArrowType::Int64,
         })
     }
@@ -180,6 +186,7 @@ impl Summing {
                 (Some(sum), DataType::Double) => Datum::Float(sum as f64 / total.count as f64),
                 (Some(sum), DataType::Decimal { .. }) if average => self.decimal_average(sum, total.count),
                 (Some(sum), DataType::Decimal { .. }) => Datum::Decimal(sum),
+                (Some(sum), DataType::IntervalMonth) => i32::try_from(sum).map_or(Datum::Null, |sum| Datum::Int(sum.into())),
                 (Some(sum), _) => i64::try_from(sum).map_or(Datum::Null, Datum::Int),
             },
         }

@@ -2,8 +2,19 @@
 //!
 //! The same set always gives the same bytes, whatever it was built from: runs are taken apart first and made again only by
 //! what that gives, so no container remembers its history, and a bitmap that became empty leaves no entry.
+//!
+//! | file | what |
+//! |---|---|
+//! | `container.rs` | [`Container`]: up to 65,536 ids that share their high 48 bits |
+//! | `stored.rs` | the bytes, read and written chunk by chunk: set operations without a set in between |
 
-use deltaworks_dataflow::row::Datum;
+mod container;
+mod stored;
+
+pub use container::{Container, SetOperation};
+pub use stored::{StoredChunk, cardinality, chunks, combine, combined_cardinality, from_chunks};
+
+use crate::row::Datum;
 use roaring::RoaringTreemap;
 use std::borrow::Cow;
 
