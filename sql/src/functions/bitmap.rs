@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use deltaworks_dataflow::Datum;
+use deltaworks_dataflow::bitmap::{self, SetOperation};
 use roaring::RoaringTreemap;
 
 use crate::expr::arithmetic::Fault;
@@ -95,17 +96,23 @@ fn set_of(datum: Option<&Datum<'_>>) -> Result<RoaringTreemap, Fault> {
         _ => Err(Fault),
     }
 }
+fn bytes_of<'a>(datum: Option<&'a Datum<'_>>) -> Result<&'a [u8], Fault> {
+    match datum {
+        Some(Datum::Bitmap(bytes) | Datum::Bytes(bytes)) => Ok(bytes),
+        _ => Err(Fault),
+    }
+}
 fn int(value: u64) -> Result<Datum<'static>, Fault> {
     i64::try_from(value).map(Datum::Int).map_err(|_| Fault)
 }
-fn bitmap(set: &RoaringTreemap) -> Datum<'static> {
+fn bitmap_of(set: &RoaringTreemap) -> Datum<'static> {
     Datum::Bitmap(Cow::Owned(encode_bitmap(set)))
 }
 
 /// The function's value; no argument is NULL.
 pub(crate) fn call<'a>(function: BitmapFunction, args: &[Datum<'a>]) -> Result<Datum<'a>, Fault> {
     use BitmapFunction::{
-        And, AndCardinality, AndNot, AndNotCardinality, Build, HasAll, HasAny, Or, OrCardinality, ToBitmap, Xor,
+        And, AndCardinality, AndNot, AndNotCardinality, Build, Count, HasAll, HasAny, Or, OrCardinality, ToBitmap, Xor,
         XorCardinality,
     };
     match function {
@@ -114,9 +121,12 @@ pub(crate) fn call<'a>(function: BitmapFunction, args: &[Datum<'a>]) -> Result<D
             [Datum::Array(ids)] => build(ids),
             _ => Err(Fault),
         },
-        And | Or | Xor | AndNot | AndCardinality | OrCardinality | XorCardinality | AndNotCardinality | HasAny | HasAll => {
-            combine(function, &set_of(args.first())?, &set_of(args.get(1))?)
+        And | Or | Xor | AndNot | AndCardinality | OrCardinality | XorCardinality | AndNotCardinality => {
+            combine(function, bytes_of(args.first())?, bytes_of(args.get(1))?)
         }
+        Count => bitmap::cardinality(bytes_of(args.first())?).map_or(Err(Fault), int),
+        HasAny => Ok(Datum::Bool(!set_of(args.first())?.is_disjoint(&set_of(args.get(1))?))),
+        HasAll => Ok(Datum::Bool(set_of(args.get(1))?.is_subset(&set_of(args.first())?))),
         _ => inspect(function, &set_of(args.first())?, args.get(1)),
     }
 }
@@ -130,21 +140,23 @@ fn build(ids: &[Datum<'_>]) -> Result<Datum<'static>, Fault> {
             _ => return Err(Fault),
         };
     }
-    Ok(bitmap(&set))
+    Ok(bitmap_of(&set))
 }
-fn combine(function: BitmapFunction, a: &RoaringTreemap, b: &RoaringTreemap) -> Result<Datum<'static>, Fault> {
-    Ok(match function {
-        BitmapFunction::And => bitmap(&(a & b)),
-        BitmapFunction::Or => bitmap(&(a | b)),
-        BitmapFunction::Xor => bitmap(&(a ^ b)),
-        BitmapFunction::AndNot => bitmap(&(a - b)),
-        BitmapFunction::AndCardinality => int((a & b).len())?,
-        BitmapFunction::OrCardinality => int((a | b).len())?,
-        BitmapFunction::XorCardinality => int((a ^ b).len())?,
-        BitmapFunction::AndNotCardinality => int((a - b).len())?,
-        BitmapFunction::HasAny => Datum::Bool(!a.is_disjoint(b)),
-        _ => Datum::Bool(b.is_subset(a)),
-    })
+/// Two sets put together chunk by chunk, as their bytes are.
+fn combine(function: BitmapFunction, a: &[u8], b: &[u8]) -> Result<Datum<'static>, Fault> {
+    use BitmapFunction::{AndCardinality, AndNotCardinality, OrCardinality, XorCardinality};
+    let operation = match function {
+        BitmapFunction::And | AndCardinality => SetOperation::And,
+        BitmapFunction::Or | OrCardinality => SetOperation::Or,
+        BitmapFunction::Xor | XorCardinality => SetOperation::Xor,
+        _ => SetOperation::AndNot,
+    };
+    match function {
+        AndCardinality | OrCardinality | XorCardinality | AndNotCardinality => {
+            bitmap::combined_cardinality(operation, a, b).map_or(Err(Fault), int)
+        }
+        _ => bitmap::combine(operation, a, b).map(|bytes| Datum::Bitmap(Cow::Owned(bytes))).ok_or(Fault),
+    }
 }
 fn inspect(function: BitmapFunction, set: &RoaringTreemap, id: Option<&Datum<'_>>) -> Result<Datum<'static>, Fault> {
     Ok(match function {
@@ -158,7 +170,7 @@ fn inspect(function: BitmapFunction, set: &RoaringTreemap, id: Option<&Datum<'_>
         BitmapFunction::ToString => {
             Datum::Str(Cow::Owned(set.iter().map(|id| id.to_string()).collect::<Vec<_>>().join(",")))
         }
-        _ => int(set.len())?,
+        _ => return Err(Fault),
     })
 }
 

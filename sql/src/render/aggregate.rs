@@ -6,6 +6,7 @@
 //! | MIN, MAX, ARG_MIN, ARG_MAX, FIRST_VALUE, LAST_VALUE | the head of the group in sort order | the arranged arguments |
 //! | COUNT(DISTINCT x) | a count per argument | the distinct arguments |
 //! | SUM(DISTINCT x), AVG(DISTINCT x) | accumulated over the distinct arguments | the distinct arguments |
+//! | GROUP_BITMAP and its family | a set that retracts | the set |
 //! | any other | the batch engine over the group's rows | the arranged arguments |
 
 use std::cell::Cell;
@@ -15,6 +16,7 @@ use deltaworks_dataflow::arrange::arrange;
 use deltaworks_dataflow::row::field_len;
 use deltaworks_dataflow::{Collection, DataType, Datum, KeyedCollection, Row};
 use deltaworks_operators::aggregate::{Accumulator, accumulate_counting, collate, distinct_count, recompute};
+use deltaworks_operators::bitmap::{FoldOperation, SetResult, assemble, fold_chunks, group_bitmap, into_chunks};
 use deltaworks_operators::distinct::distinct;
 use deltaworks_operators::top_k::{TopK as TopKSpec, top_k};
 
@@ -72,6 +74,23 @@ fn accumulator(call: &AggregateCall) -> Option<Accumulator> {
         (AggregateFunction::Avg, Some(DataType::Float | DataType::Double)) => Accumulator::AvgFloat,
         _ => return None,
     })
+}
+/// How a bitmap aggregate puts its arguments together (None: they are ids) and what it shows; None for other aggregates.
+fn bitmap(call: &AggregateCall) -> Option<(Option<FoldOperation>, SetResult)> {
+    let AggregateFunction::Other(name) = &call.function else { return None };
+    let (fold, result) = match name.strip_prefix("group_bitmap")?.strip_suffix("_state") {
+        Some(fold) => (fold, SetResult::Bitmap),
+        None => (name.strip_prefix("group_bitmap")?, SetResult::Cardinality),
+    };
+    let fold = match fold {
+        "" => None,
+        "_and" => Some(FoldOperation::And),
+        "_or" => Some(FoldOperation::Or),
+        // Of equal bitmaps only one would count.
+        "_xor" if !call.distinct => Some(FoldOperation::Xor),
+        _ => return None,
+    };
+    Some((fold, result))
 }
 /// The order in which the wanted value is the first, and that value.
 fn head(call: &AggregateCall) -> Option<(Vec<SortKey>, ScalarExpr)> {
@@ -229,7 +248,34 @@ impl<'s> Renderer<'_, '_, 's> {
             });
             return self.accumulate_counted(keyed, vec![accumulator]);
         }
-        self.general(input, keys, call)
+        match bitmap(call) {
+            Some((fold, result)) => self.bitmap(input, keys, call, fold, result),
+            None => self.general(input, keys, call),
+        }
+    }
+    /// A set per group: of ids, or of all bitmaps put together by `fold`.
+    fn bitmap(
+        &mut self,
+        input: &Plan,
+        keys: &[ScalarExpr],
+        call: &AggregateCall,
+        fold: Option<FoldOperation>,
+        result: SetResult,
+    ) -> KeyedCollection<'s> {
+        let keyed = self.keyed(input, keys, vec![argument(call, 0)]);
+        if let Some(fold) = fold {
+            let chunks = fold_chunks(into_chunks(keyed), fold, "FoldBitmaps");
+            return assemble(chunks, result, "AssembleBitmap");
+        }
+        let negative = Rc::new(Cell::new(0));
+        let shown = Rc::clone(&negative);
+        if let Some(analysis) = &mut self.analysis {
+            analysis.fails(&negative);
+        }
+        let view = self.view.clone();
+        let line = move || vec![("negative ids, which no bitmap holds".to_string(), shown.get(), Vec::new())];
+        self.build.observe(&view, line);
+        group_bitmap(keyed, result, negative, "GroupBitmap")
     }
     /// Any other aggregate: the batch engine over the group's rows in encoded order.
     fn general(&mut self, input: &Plan, keys: &[ScalarExpr], call: &AggregateCall) -> KeyedCollection<'s> {

@@ -27,6 +27,8 @@ use crate::session::{ClockReading, Session};
 /// What an aggregate of the batch engine gives for no rows.
 pub(super) fn empty_result(name: &str, data_type: &DataType) -> Datum<'static> {
     match (name, data_type) {
+        (name, DataType::BigInt) if name.starts_with("group_bitmap") => Datum::Int(0),
+        (name, DataType::Bitmap) if name.starts_with("group_bitmap") => deltaworks_dataflow::bitmap::from_members([]),
         (name, DataType::BigInt) if name.contains("count") || name.starts_with("regr_count") => Datum::Int(0),
         _ => Datum::Null,
     }
