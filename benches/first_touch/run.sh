@@ -49,6 +49,20 @@ sql() {
   done
 }
 
+# The SQL job over the files as they are: label, further options.
+files() {
+  wanted "$1" && [ "${SQL:-1}" != 0 ] || return 0
+  label=$1
+  shift
+  for _ in $(seq "${REPEAT:-1}"); do
+    "$bin/measure" --label "$label" --records "$records" -- \
+      "$bin/deltaworks" run benches/first_touch/job_files.sql --set DATA="$data" --set OUT="$work/out" "$@"
+    "$bin/fold" "$work/out/mart.jsonl" >"$work/last"
+    sed "s/^/$label: /" "$work/last"
+    check
+  done
+}
+
 # Fails where the run before gave an answer, and not the expected one.
 check() {
   if [ -n "${EXPECT:-}" ] && grep -q answer= "$work/last" && ! grep -q "answer=$EXPECT" "$work/last"; then
@@ -71,8 +85,15 @@ own by_hand_ticks_1000 by_hand_rows "$data" --out "$work/hand.jsonl" --tick 1000
 own by_hand_orders_first by_hand_rows "$data" --out "$work/hand.jsonl" --orders-first
 own by_hand_topics by_hand_rows "$work/topics" --replay --out "$work/hand.jsonl"
 own by_hand_workers_2 by_hand_rows "$data" --out "$work/hand.jsonl" --workers 2
+files sql_files --workers 1 --tick-records 10000
+files sql_files_ticks_1000 --workers 1 --tick-records 1000
+files sql_files_workers_2 --workers 2 --tick-records 10000
 sql sql "$work/topics" --workers 1 --tick-records 10000
 sql sql_ticks_1000 "$work/topics" --workers 1 --tick-records 1000
 sql sql_orders_first "$work/topics_orders_first" --workers 1 --tick-records 10000
 sql sql_partitions_4 "$work/topics_4" --workers 1 --tick-records 10000
 sql sql_workers_2 "$work/topics_4" --workers 2 --tick-records 10000
+if wanted sql_single && [ "${SQL:-1}" != 0 ]; then
+  "$bin/deltaworks" bench benches/first_touch/job_files.sql --set DATA="$data" --set OUT="$work/out" --workers 1 \
+    --tick-records 10000 --single 3000 | sed 's/^/sql_single: /'
+fi

@@ -8,7 +8,7 @@ use deltaworks_dataflow::Schema;
 
 use crate::expr::ScalarExpr;
 use crate::lower::{TableInfo, columns};
-use crate::plan::{Node, Plan};
+use crate::plan::{Node, Plan, SortKey};
 
 /// What an index holds: the rows of a plan, by keys, the rows of a key in an order.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +18,7 @@ pub struct ArrangementKey {
     /// The keys over its columns.
     pub keys: Vec<ScalarExpr>,
     /// What the rows of a key are sorted by before the row itself (lookback joins: the time and the tie breakers).
-    pub order: Vec<ScalarExpr>,
+    pub order: Vec<SortKey>,
 }
 
 /// What is to be done with a row that an index gave.
@@ -46,7 +46,7 @@ pub struct Arrangement {
 }
 
 /// The index that a join needs of `input` by `keys`.
-pub fn of(input: &Plan, keys: &[ScalarExpr], order: &[ScalarExpr], tables: &dyn TableInfo) -> Arrangement {
+pub fn of(input: &Plan, keys: &[ScalarExpr], order: &[SortKey], tables: &dyn TableInfo) -> Arrangement {
     if order.is_empty()
         && let Some(own) = table_index(input, keys, tables)
     {
@@ -58,7 +58,7 @@ pub fn of(input: &Plan, keys: &[ScalarExpr], order: &[ScalarExpr], tables: &dyn 
     };
     let mut text = format!("{} by {}", table.as_deref().unwrap_or("input"), key_text(input, keys));
     if !order.is_empty() {
-        text.push_str(&format!(" in order of {}", key_text(input, order)));
+        text.push_str(&format!(" in order of {}", order_text(input, order)));
     }
     let key = ArrangementKey { plan: unnamed(input.clone()), keys: keys.to_vec(), order: order.to_vec() };
     Arrangement { key, text, then: None, table, exists: false }
@@ -83,12 +83,10 @@ pub fn of_node(plan: &Plan, tables: &dyn TableInfo) -> Vec<Arrangement> {
             }
         }
         Node::Lookback(lookback) => {
-            let left_order = std::slice::from_ref(&lookback.left_time);
-            let right_order: Vec<ScalarExpr> =
-                std::iter::once(&lookback.right_time).chain(&lookback.tie_breakers).cloned().collect();
+            let left_order = SortKey { expression: lookback.left_time.clone(), descending: false, nulls_first: false };
             vec![
-                of(&lookback.left, &lookback.left_keys, left_order, tables),
-                of(&lookback.right, &lookback.right_keys, &right_order, tables),
+                of(&lookback.left, &lookback.left_keys, &[left_order], tables),
+                of(&lookback.right, &lookback.right_keys, &lookback.right_order(), tables),
             ]
         }
         Node::DeltaJoin(join) => {
@@ -197,4 +195,10 @@ pub fn key_text(plan: &Plan, keys: &[ScalarExpr]) -> String {
     let name = |index: usize| plan.schema.columns[index].name.clone();
     let keys: Vec<String> = keys.iter().map(|key| key.to_text(&name)).collect();
     format!("({})", keys.join(", "))
+}
+
+fn order_text(plan: &Plan, order: &[SortKey]) -> String {
+    let name = |index: usize| plan.schema.columns[index].name.clone();
+    let key = |key: &SortKey| key.expression.to_text(&name) + if key.descending { " DESC" } else { "" };
+    format!("({})", order.iter().map(key).collect::<Vec<_>>().join(", "))
 }

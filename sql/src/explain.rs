@@ -267,7 +267,17 @@ fn lookback_detail(lookback: &Lookback) -> String {
         (None, Some(to)) => format!("<= {to}"),
         (None, None) => "of any time".into(),
     };
-    let order = texts(std::iter::once(&lookback.right_time).chain(&lookback.tie_breakers), right);
+    let tie_breaker = |key: &SortKey| {
+        let direction = match (lookback.last, key.descending) {
+            (true, false) => " ASC",
+            (false, true) => " DESC",
+            _ => "",
+        };
+        text(&key.expression, right) + direction
+    };
+    let order: Vec<String> =
+        std::iter::once(text(&lookback.right_time, right)).chain(lookback.tie_breakers.iter().map(tie_breaker)).collect();
+    let order = order.join(", ");
     format!(
         "{} {} by ({order}) of {} = {} with {} {range}",
         if lookback.outer { "left," } else { "inner," },

@@ -264,7 +264,7 @@ fn prune_lookback(lookback: Lookback, schema: Schema, wanted: &Columns) -> (Plan
         right_keys: moved_all(&lookback.right_keys, &r),
         left_time: moved(&lookback.left_time, &l),
         right_time: moved(&lookback.right_time, &r),
-        tie_breakers: moved_all(&lookback.tie_breakers, &r),
+        tie_breakers: lookback.tie_breakers.iter().map(|key| key.map(&|e| moved(e, &r))).collect(),
         left: narrow(lookback.left, &left),
         right: narrow(lookback.right, &right),
         ..lookback

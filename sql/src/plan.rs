@@ -251,14 +251,36 @@ pub struct Lookback {
     pub before: i64,
     /// Right rows up to `left_time + after`, inclusive; `i64::MAX`: up to the last one. May be negative.
     pub after: i64,
-    /// Among them the first by right time (false) or the last (true), then by `tie_breakers`, then by the whole row.
+    /// Among them the first by right time (false) or the last (true); either way of equal times the first by `tie_breakers`,
+    /// then the least row.
     pub last: bool,
-    /// Ascending (descending where `last`) expressions over the right columns that break ties of the time.
-    pub tie_breakers: Vec<ScalarExpr>,
+    /// Keys over the right columns that break ties of the time.
+    pub tie_breakers: Vec<SortKey>,
+    /// Whether rows may be left that only the whole row tells apart, and matter.
+    pub ties: bool,
     /// Whether a left row without a match is kept.
     pub outer: bool,
     /// Why this form was chosen.
     pub reason: String,
+}
+
+impl Lookback {
+    /// The order of a key's right rows whose first row (last, where `last`) is the answer. Where that is the last, everything
+    /// behind the time is turned round, so that of equal times still the first one is taken.
+    pub fn right_order(&self) -> Vec<SortKey> {
+        let time = SortKey { expression: self.right_time.clone(), descending: false, nulls_first: false };
+        let turned = |key: &SortKey| if self.last { key.reversed() } else { key.clone() };
+        let mut order: Vec<SortKey> = std::iter::once(time).chain(self.tie_breakers.iter().map(turned)).collect();
+        if self.last && self.ties {
+            let columns = self.right.schema.types().into_iter().enumerate();
+            let columns = columns.map(|(column, data_type)| ScalarExpr::column(column, data_type));
+            let is_new =
+                |column: &ScalarExpr| !self.right_keys.contains(column) && order.iter().all(|key| key.expression != *column);
+            let last: Vec<ScalarExpr> = columns.filter(is_new).collect();
+            order.extend(last.into_iter().map(|expression| SortKey { expression, descending: true, nulls_first: true }));
+        }
+        order
+    }
 }
 
 /// GROUP BY. Without keys there is always exactly one row.

@@ -31,8 +31,13 @@ impl Lowering<'_> {
     pub(super) fn project_over(&mut self, input: Plan, expressions: Vec<ScalarExpr>, names: &Schema) -> Result<Plan> {
         let bound = self.bind(input, &expressions);
         let expressions: Vec<ScalarExpr> = expressions.iter().map(|e| bound.replace(e)).collect();
+        let below = |index: usize| bound.plan.schema.columns[index].name.clone();
         let column = |(named, expression): (&Column, &ScalarExpr)| Column {
-            name: named.name.clone(),
+            // What the planner computes once for several readers is known to people by what it is.
+            name: match named.name.starts_with("__common_expr_") {
+                true => expression.to_text(&below),
+                false => named.name.clone(),
+            },
             data_type: expression.data_type(),
             nullable: named.nullable,
         };

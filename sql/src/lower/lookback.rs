@@ -11,7 +11,8 @@
 
 use deltaworks_dataflow::{DataType, Datum};
 
-use super::terms::{self, Comparison, used};
+use super::terms::{self, used};
+use super::time_range::{TimeRange, saturated};
 use super::unique::{Columns, is_unique, plain_columns};
 use super::{TableInfo, column, columns, filter, join, project, top_k};
 use crate::expr::{Function, ScalarExpr};
@@ -121,7 +122,8 @@ fn of_top_k(top_k: &TopK, tables: &dyn TableInfo) -> Outcome {
         let order: Vec<SortKey> = top_k.order.iter().map(|key| key.map(&|e| e.substitute(&over.expressions))).collect();
         let shape = Shape::of(over, &partition, tables)?;
         let choice = shape.choice(&order, &[], tables)?;
-        let lookback = shape.lookback(&[choice])?;
+        let ties = !is_unique(&shape.right, &choice.known(&shape), tables);
+        let lookback = shape.lookback(&[choice], ties)?;
         let mut expressions = over.expressions.clone();
         if top_k.emit_rank {
             expressions.push(ScalarExpr::literal(Datum::Int(1), DataType::BigInt));
@@ -237,7 +239,7 @@ impl Shape {
 
     /// Which right row an order picks: by time, then by further columns of the right side. `values` break the ties that are
     /// left (of an aggregate: the value itself).
-    fn choice(&self, order: &[SortKey], values: &[ScalarExpr], tables: &dyn TableInfo) -> Missing<Choice> {
+    fn choice(&self, order: &[SortKey], values: &[SortKey], tables: &dyn TableInfo) -> Missing<Choice> {
         let width = self.width();
         let of_left = |e: &ScalarExpr| used(e).iter().all(|c| *c < width);
         let order = top_k::varying(order, &of_left);
@@ -252,34 +254,28 @@ impl Shape {
             return Err("the order does not begin with the time of the range".into());
         }
         let mut choice = Choice { last: time.descending, tie_breakers: Vec::new() };
-        let mut known = plain_columns(&self.right_keys);
-        known.extend(plain_columns(std::slice::from_ref(terms::sorts_like(&self.right_time))));
-        let value =
-            |value: &ScalarExpr| SortKey { expression: value.clone(), descending: choice.last, nulls_first: choice.last };
-        let values: Vec<SortKey> = values.iter().filter(|e| !of_left(e)).map(value).collect();
-        for key in rest.iter().chain(&values) {
-            if is_unique(&self.right, &known, tables) {
+        for key in rest.iter().chain(values.iter().filter(|key| !of_left(&key.expression))) {
+            if is_unique(&self.right, &choice.known(self), tables) {
                 break;
             }
             let used = used(&key.expression);
             if used.iter().any(|c| *c < width) {
                 return Err("the order mixes columns of both sides".into());
             }
-            let expression = key.expression.map_columns(&|c| c - width);
-            let never_null = expression.as_column().is_some_and(|c| !self.right.schema.columns[c].nullable);
-            if key.descending != choice.last || key.nulls_first != choice.last && !never_null {
-                return Err("the order changes direction".into());
+            let mut key = key.map(&|e| e.map_columns(&|c| c - width));
+            if key.expression.as_column().is_some_and(|c| !self.right.schema.columns[c].nullable) {
+                // Where NULLs would stand makes no difference; the encoding's own place takes no room.
+                key.nulls_first = key.descending;
             }
-            known.extend(expression.as_column());
-            if !choice.tie_breakers.contains(&expression) {
-                choice.tie_breakers.push(expression);
+            if choice.tie_breakers.iter().all(|have| have.expression != key.expression) {
+                choice.tie_breakers.push(key);
             }
         }
         Ok(choice)
     }
 
     /// One lookback per choice, each appending its right row: left columns, right columns, right columns again, ..
-    fn lookback(&self, choices: &[Choice]) -> Missing<Plan> {
+    fn lookback(&self, choices: &[Choice], ties: bool) -> Missing<Plan> {
         let width = self.width();
         let mut plan = self.left.clone();
         for choice in choices {
@@ -297,6 +293,7 @@ impl Shape {
                 after: self.after,
                 last: choice.last,
                 tie_breakers: choice.tie_breakers.clone(),
+                ties,
                 outer: self.outer,
                 reason: format!(
                     "only the {} right row in the time range is wanted: one seek per left row",
@@ -313,45 +310,16 @@ impl Shape {
 #[derive(Clone, Debug, PartialEq)]
 struct Choice {
     last: bool,
-    tie_breakers: Vec<ScalarExpr>,
+    tie_breakers: Vec<SortKey>,
 }
-
-/// The bounds of `right time - left time`, each time over its own side's columns.
-struct TimeRange {
-    left: ScalarExpr,
-    right: ScalarExpr,
-    first: i128,
-    last: i128,
-}
-
-const OPEN: i128 = i64::MAX as i128;
-
-impl TimeRange {
-    fn of(conjunct: &ScalarExpr, width: usize) -> Option<TimeRange> {
-        let comparison = Comparison::of(conjunct)?;
-        let is_right = |e: &ScalarExpr| used(e).iter().all(|c| *c >= width);
-        let is_left = |e: &ScalarExpr| used(e).iter().all(|c| *c < width);
-        let [one, other] = &comparison.sum.terms[..] else {
-            return None;
-        };
-        let (right, left) = if is_right(&one.0) { (one, other) } else { (other, one) };
-        if !is_right(&right.0) || !is_left(&left.0) || right.1 != -left.1 || right.1.abs() != 1 {
-            return None;
-        }
-        let (left, right, coefficient) = (left.0.clone(), right.0.clone(), right.1);
-        let comparison = if coefficient == 1 { comparison } else { comparison.negated() };
-        let (first, last) = Comparison::range(comparison.op, -comparison.sum.constant);
-        let right = right.map_columns(&|c| c - width);
-        Some(TimeRange { left, right, first: first.unwrap_or(-OPEN), last: last.unwrap_or(OPEN) })
+impl Choice {
+    /// The right columns that are equal in rows that this does not tell apart.
+    fn known(&self, shape: &Shape) -> Columns {
+        let mut known = plain_columns(&shape.right_keys);
+        known.extend(plain_columns(std::slice::from_ref(terms::sorts_like(&shape.right_time))));
+        known.extend(self.tie_breakers.iter().filter_map(|key| key.expression.as_column()));
+        known
     }
-    fn and(self, other: TimeRange) -> Option<TimeRange> {
-        let same = self.left == other.left && self.right == other.right;
-        same.then(|| TimeRange { first: self.first.max(other.first), last: self.last.min(other.last), ..self })
-    }
-}
-
-fn saturated(value: i128) -> i64 {
-    i64::try_from(value).unwrap_or(if value < 0 { -i64::MAX } else { i64::MAX })
 }
 
 /// A left row that ON rules out is kept without a match: so is one without a time.
@@ -407,7 +375,8 @@ fn of_aggregate(aggregate: &Aggregate, tables: &dyn TableInfo) -> Outcome {
         if choices.is_empty() {
             return Err("no aggregate speaks of the right side".into());
         }
-        let lookback = shape.lookback(&choices)?;
+        // Rows that are left have the same values.
+        let lookback = shape.lookback(&choices, false)?;
         let (width, step) = (shape.width(), shape.right.schema.len());
         let keys = keys.iter().map(|key| left_side(key, &over.join, width));
         let place = |(choice, value): &(Option<Choice>, ScalarExpr)| {
@@ -456,6 +425,7 @@ impl Shape {
         }
         let last = matches!(call.function, Max | ArgMax | LastValue);
         let key = |expression: ScalarExpr| SortKey { expression, descending: last, nulls_first: last };
+        let ascending = SortKey { expression: value.clone(), descending: false, nulls_first: false };
         match call.function {
             Min | Max => {
                 // Of a struct the fields decide one after the other, the rest of them are tie breakers.
@@ -465,13 +435,14 @@ impl Shape {
             ArgMin | ArgMax => {
                 let by = call.arguments.get(1).map(struct_fields).unwrap_or_default();
                 let parts: Vec<SortKey> = by.into_iter().map(key).collect();
-                let choice = self.choice(&parts, std::slice::from_ref(&value), tables)?;
+                let choice = self.choice(&parts, &[ascending], tables)?;
                 Ok((Some(choice), self.only_with_match(value)))
             }
             FirstValue | LastValue => {
                 let order: Vec<SortKey> =
                     call.order_by.iter().map(|k| if last { k.reversed() } else { k.clone() }).collect();
-                Ok((Some(self.choice(&order, std::slice::from_ref(&value), tables)?), value))
+                let tie = if last { ascending.reversed() } else { ascending };
+                Ok((Some(self.choice(&order, &[tie], tables)?), value))
             }
             _ => Err(format!("{name} needs all matches")),
         }
@@ -504,7 +475,8 @@ fn struct_fields(expression: &ScalarExpr) -> Vec<ScalarExpr> {
 /// The columns of the lookback's inputs that it needs itself: left, right.
 pub(crate) fn needed(lookback: &Lookback) -> (Columns, Columns) {
     let left = terms::used_by(lookback.left_keys.iter().chain([&lookback.left_time]));
-    let right = terms::used_by(lookback.right_keys.iter().chain([&lookback.right_time]).chain(&lookback.tie_breakers));
+    let tie_breakers = lookback.tie_breakers.iter().map(|key| &key.expression);
+    let right = terms::used_by(lookback.right_keys.iter().chain([&lookback.right_time]).chain(tie_breakers));
     (left, right)
 }
 

@@ -29,6 +29,7 @@ pub(crate) mod lookup;
 mod refuse;
 mod relation;
 pub(crate) mod terms;
+mod time_range;
 pub(crate) mod top_k;
 pub mod unique;
 pub mod window;

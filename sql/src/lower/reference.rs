@@ -186,14 +186,10 @@ impl World {
                 let to = lookback.after == i64::MAX || distance <= i128::from(lookback.after);
                 from && to && values(&lookback.right_keys, r) == key
             };
-            let order = |r: &&Fields| {
-                let mut order = vec![value(&lookback.right_time, r)];
-                order.extend(values(&lookback.tie_breakers, r));
-                order.extend(r.iter().cloned());
-                order
-            };
-            let found = right.iter().filter(in_range);
-            let found = if lookback.last { found.max_by_key(order) } else { found.min_by_key(order) };
+            let time =
+                SortKey { expression: lookback.right_time.clone(), descending: lookback.last, nulls_first: lookback.last };
+            let order: Vec<SortKey> = std::iter::once(time).chain(lookback.tie_breakers.iter().cloned()).collect();
+            let found = right.iter().filter(in_range).min_by(|a, b| compare(&order, a, b).then_with(|| a.cmp(b)));
             match found {
                 Some(r) => rows.push(joined(&l, r)),
                 None if lookback.outer => rows.push(joined(&l, &nulls(lookback.right.schema.len()))),

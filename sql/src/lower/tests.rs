@@ -233,7 +233,8 @@ fn validate(plan: &Plan) {
                 assert_eq!(node.schema.types(), types(&inputs));
                 let left = lookback.left_keys.iter().chain([&lookback.left_time]);
                 left.for_each(|e| over(e, &lookback.left.schema.types()));
-                let right = lookback.right_keys.iter().chain([&lookback.right_time]).chain(&lookback.tie_breakers);
+                let ties = lookback.tie_breakers.iter().map(|key| &key.expression);
+                let right = lookback.right_keys.iter().chain([&lookback.right_time]).chain(ties);
                 right.for_each(|e| over(e, &lookback.right.schema.types()));
             }
             Node::Aggregate(aggregate) => {
@@ -279,6 +280,33 @@ fn a_struct_of_time_and_more_is_a_lookback() {
             table sale_order (order_id, customer_id, order_ts)
             table event (event_id, customer_id, event_type, event_ts)",
     );
+}
+
+/// Whatever the directions, the order begins with the time.
+#[test]
+fn an_order_that_changes_direction_is_a_lookback() {
+    for (order, text) in [
+        ("e.event_ts, e.event_type DESC, e.event_id", "first by (event_ts, event_type DESC, event_id)"),
+        ("e.event_ts DESC, e.event_id", "last by (event_ts, event_id ASC)"),
+        ("e.event_ts DESC, e.event_id DESC", "last by (event_ts, event_id)"),
+    ] {
+        let query = format!(
+            "SELECT order_id, event_id, event_type FROM (
+                SELECT o.order_id, e.event_id, e.event_type, ROW_NUMBER() OVER (PARTITION BY o.order_id ORDER BY {order}) AS n
+                FROM sale_order AS o JOIN event AS e ON e.customer_id = o.customer_id
+                    AND e.event_ts BETWEEN o.order_ts - 7 AND o.order_ts) AS t WHERE n = 1"
+        );
+        check(
+            &query,
+            &format!(
+                "
+        project order_id, event_id, event_type
+          lookback_join inner, {text} of customer_id = customer_id with event_ts BETWEEN order_ts - 7 AND order_ts
+            table sale_order (order_id, customer_id, order_ts)
+            table event (event_id, customer_id, event_type, event_ts)"
+            ),
+        );
+    }
 }
 
 /// Each value breaks ties of its own aggregate, so two of them need two seeks; MIN(time) goes along with either.
@@ -383,7 +411,6 @@ fn what_is_nearly_a_lookback_says_why_it_is_none() {
     let reason = |query: String, reason: &str| check_reason(&query, &format!("no lookback join: {reason}"));
     reason(first("o.customer_id", "e.event_ts", range), "the partition is not a unique key of the left side");
     reason(first("o.order_id", "e.event_id", range), "the order does not begin with the time of the range");
-    reason(first("o.order_id", "e.event_ts, e.event_type DESC", range), "the order changes direction");
     reason(
         first("o.order_id", "e.event_ts", &format!("{range} AND e.event_type < o.order_id")),
         "the condition \"event_type < order_id\" is no range of time",

@@ -215,8 +215,7 @@ impl<'s> Renderer<'_, '_, 's> {
         }
         let layout = Layout { key: keys.to_vec(), value: vec![value] };
         let arranged = self.arrange(input, layout, &order, "Head");
-        let skip: usize =
-            order.iter().map(|k| Direction { descending: k.descending, nulls_first: k.nulls_first }.fields()).sum();
+        let skip: usize = order.iter().map(|k| Direction::of(k).fields()).sum();
         let spec = TopKSpec { order_fields: skip, ..TopKSpec::first() };
         top_k(arranged, spec, "Head", move |key, value, _| {
             let mut rest = value;

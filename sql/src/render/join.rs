@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use deltaworks_dataflow::{Arranged, Collection, Column, DataType, Diff, Row, Schema, Time};
+use deltaworks_dataflow::{Arranged, Collection, Column, DataType, Datum, Diff, Row, Schema, Time};
 use deltaworks_operators::join::{
     HalfJoin, OuterKind, Pick, Range, Residual, When, Window, limit_pairs, linear_join, linear_join_null_equal,
     lookback_join, null_aware_anti_join, outer_join, semi_join,
@@ -12,10 +12,10 @@ use differential_dataflow::VecCollection;
 
 use super::Renderer;
 use super::layout::Layout;
-use super::shape::{Compiled, Exiting, Shape, nulls};
+use super::shape::{Compiled, Direction, Exiting, Shape, nulls};
 use crate::explain::join_detail;
 use crate::expr::{Evaluator, ScalarExpr};
-use crate::plan::{DeltaJoin, Join, JoinKind, Lookback, Plan};
+use crate::plan::{DeltaJoin, Join, JoinKind, Lookback, Plan, SortKey};
 
 /// Both sides of a join, cut for their arrangements.
 struct Sides {
@@ -178,8 +178,7 @@ impl<'s> Renderer<'_, '_, 's> {
         let read = shape.columns_read(arity);
         let (left_wanted, right_wanted) = (self.wanted(&read, 0, left_arity), self.wanted(&read, left_arity, arity));
         let left_types = lookback.left.schema.types();
-        let right_first: Vec<ScalarExpr> =
-            std::iter::once(&lookback.right_time).chain(&lookback.tie_breakers).cloned().collect();
+        let (stored, order, read_right) = lookback_right(lookback, &right_wanted);
         let sides = Sides {
             left: Layout::new(
                 &lookback.left_keys,
@@ -188,19 +187,13 @@ impl<'s> Renderer<'_, '_, 's> {
                 &left_wanted,
                 false,
             ),
-            right: Layout::new(
-                &lookback.right_keys,
-                &right_first,
-                &lookback.right.schema.types(),
-                &right_wanted,
-                lookback.outer,
-            ),
+            right: read_right,
             left_arity,
             right_optional: lookback.outer,
             left_optional: false,
         };
         let left = self.arrange(&lookback.left, sides.left.clone(), &[], "Left");
-        let right = self.arrange(&lookback.right, sides.right.clone(), &[], "Right");
+        let right = self.arrange(&lookback.right, stored, &order, "Right");
         let mut compiled = shape.compile(arity, sides.fields(), &|column| sides.place(column), &self.errors);
         let missing = nulls(sides.right.value.len());
         let range = Range::Window(Window { before: lookback.before, after: lookback.after });
@@ -288,6 +281,28 @@ impl<'s> Renderer<'_, '_, 's> {
             }),
         }
     }
+}
+
+/// How a lookback's right side is arranged: its layout and sort keys, and the layout by which columns are found in it. Sort
+/// keys that are not written as they are cannot be read back: such columns stand in the value a second time.
+fn lookback_right(lookback: &Lookback, wanted: &BTreeSet<usize>) -> (Layout, Vec<SortKey>, Layout) {
+    let order = lookback.right_order();
+    let types = lookback.right.schema.types();
+    let layout = |first: &[ScalarExpr]| Layout::new(&lookback.right_keys, first, &types, wanted, lookback.outer);
+    let directions: Vec<Direction> = order.iter().map(Direction::of).collect();
+    if directions.iter().all(|direction| direction.is_plain()) {
+        let first: Vec<ScalarExpr> = order.into_iter().map(|key| key.expression).collect();
+        return (layout(&first), Vec::new(), layout(&first));
+    }
+    let unreadable = || ScalarExpr::literal(Datum::Null, DataType::Boolean);
+    let fields = |(key, direction): (&SortKey, &Direction)| match direction.is_plain() {
+        true => vec![key.expression.clone()],
+        false => (0..direction.fields()).map(|_| unreadable()).collect(),
+    };
+    let first: Vec<ScalarExpr> = order.iter().zip(&directions).flat_map(fields).collect();
+    let read = layout(&first);
+    let payload = read.value.get(first.len()..).unwrap_or_default().to_vec();
+    (Layout { key: read.key.clone(), value: payload }, order, read)
 }
 
 /// Maps a column of the join's output to its place on a path that met the inputs `met`.

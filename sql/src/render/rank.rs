@@ -19,8 +19,7 @@ impl<'s> Renderer<'_, '_, 's> {
         let whole: Vec<ScalarExpr> = (0..arity).map(|c| ScalarExpr::column(c, types[c].clone())).collect();
         let layout = Layout { key: node.partition.clone(), value: whole };
         let arranged = self.arrange(&node.input, layout, &node.order, "TopK");
-        let order_fields: usize =
-            node.order.iter().map(|k| Direction { descending: k.descending, nulls_first: k.nulls_first }.fields()).sum();
+        let order_fields: usize = node.order.iter().map(|k| Direction::of(k).fields()).sum();
         let first = node.partition.len() + order_fields;
         let mut compiled = shape.compile(columns, first + columns, &|column| first + column, &self.errors);
         let spec = TopKSpec {

@@ -43,6 +43,13 @@ pub(crate) struct Direction {
     pub(crate) nulls_first: bool,
 }
 impl Direction {
+    pub(crate) fn of(key: &SortKey) -> Self {
+        Direction { descending: key.descending, nulls_first: key.nulls_first }
+    }
+    /// Whether the field is written as it is.
+    pub(crate) fn is_plain(self) -> bool {
+        !self.descending && !self.nulls_first
+    }
     /// How many fields are written.
     pub(crate) fn fields(self) -> usize {
         if self.descending == self.nulls_first { 1 } else { 2 }
@@ -78,7 +85,7 @@ impl Shape {
     }
     /// Rows of `input` leave cut into key and value; the value is the sort keys, then `payload`.
     pub(crate) fn sorted(input: &Schema, key: Vec<ScalarExpr>, order: &[SortKey], payload: Vec<ScalarExpr>) -> Self {
-        let directions = order.iter().map(|k| Direction { descending: k.descending, nulls_first: k.nulls_first }).collect();
+        let directions = order.iter().map(Direction::of).collect();
         let value = order.iter().map(|k| k.expression.clone()).chain(payload).collect();
         Shape { stages: Vec::new(), exit: Exit::Keyed { key, value, directions, names: names(input) } }
     }
