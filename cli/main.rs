@@ -105,7 +105,7 @@ fn engine_with(arguments: &RunArguments, results: Results) -> Result<Engine, Eng
     // Without a terminal only warnings are said.
     let quiet = !std::io::stderr().is_terminal();
     let say = move |text: &str| {
-        if !quiet || text.starts_with("warning:") || text.contains(" row") || text.contains("insert into ") {
+        if !quiet || text.starts_with("warning:") || text.contains(" row") || text.contains(" into ") {
             eprintln!("{text}");
         }
     };

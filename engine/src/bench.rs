@@ -12,6 +12,8 @@ use crate::script::Engine;
 use crate::ticks;
 
 type Result<T> = std::result::Result<T, EngineError>;
+/// What goes to the inputs of one tick.
+type Batches = Vec<(InputId, InputBatch)>;
 
 /// What was measured of a job.
 #[derive(Clone, Debug, Default)]
@@ -69,7 +71,7 @@ impl Engine {
 }
 
 /// The last `count` commands of a tick in the order of arrival, and everything before them.
-fn split(batches: Vec<(InputId, InputBatch)>, count: usize) -> (Vec<(InputId, InputBatch)>, Vec<(InputId, Command)>) {
+fn split(batches: Batches, count: usize) -> (Batches, Vec<(InputId, Command)>) {
     let (mut rest, mut commands) = (Vec::new(), Vec::new());
     for (input, batch) in batches {
         match batch {

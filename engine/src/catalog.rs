@@ -223,6 +223,14 @@ pub(crate) struct Insert {
 }
 
 impl Insert {
+    /// What kind of statement it is, in a word.
+    pub(crate) fn noun(&self) -> &'static str {
+        match self.kind {
+            InsertKind::Insert => "insert",
+            InsertKind::Merge => "merge",
+            InsertKind::Pipe(_) => "pipe",
+        }
+    }
     /// Whether its query reads a table or its dead letters.
     pub(crate) fn reads(&self, name: &str) -> bool {
         let mut read = BTreeSet::new();

@@ -290,7 +290,7 @@ impl Engine {
         for insert in &removed {
             insert.stopped.store(true, Ordering::SeqCst);
             if insert.target != name {
-                self.say(&format!("the insert into {} ends", short(&insert.target)));
+                self.say(&format!("the {} into {} ends", insert.noun(), short(&insert.target)));
             }
         }
         let mut dataflows: BTreeSet<String> = removed.into_iter().filter_map(|insert| insert.dataflow).collect();
@@ -333,8 +333,8 @@ impl Engine {
         }
         if let Some(insert) = self.catalog.inserts.iter().find(|insert| insert.target != name && insert.reads(name)) {
             return Err(EngineError::new(
-                format!("{noun} \"{}\" is used by the insert into \"{}\"", short(name), short(&insert.target)),
-                "write CASCADE to end the insert; what it wrote stays",
+                format!("{noun} \"{}\" is used by the {} into \"{}\"", short(name), insert.noun(), short(&insert.target)),
+                format!("write CASCADE to end the {}; what it wrote stays", insert.noun()),
             ));
         }
         Ok(())

@@ -103,6 +103,38 @@ const PIPE: &str = "CREATE TABLE visit (id INT, page STRING, kind STRING DEFAULT
     INSERT INTO pages SELECT page, COUNT(*) FROM visit GROUP BY page;";
 
 #[test]
+fn what_a_merge_does_not_write_is_not_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    let sql = "CREATE TABLE raw (id INT, n STRING); CREATE TABLE best (id INT, n INT, PRIMARY KEY (id));
+        INSERT INTO raw VALUES (1, 'x'), (2, '2'), (3, 'y'); INSERT INTO best VALUES (1, 1);
+        MERGE INTO best AS t USING raw AS s ON t.id = s.id WHEN MATCHED THEN DELETE
+        WHEN NOT MATCHED THEN INSERT (id, n) VALUES (s.id, CAST(s.n AS INT)); SELECT * FROM best; SHOW ERRORS";
+    let run = script(folder.path(), sql, &[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert_eq!(lines[0], r#"[{"id":2,"n":2},{"id":3,"n":null}]"#);
+    // The value of row 1 does not matter: only that of row 3 could not be computed.
+    assert!(lines[1].contains("\"count\":1") && lines[1].contains("\"best\""), "{}", lines[1]);
+    assert!(run.stderr.contains("1 value could not be computed"), "{}", run.stderr);
+    assert!(run.stderr.contains("2 inserted, 0 updated, 1 deleted"), "{}", run.stderr);
+}
+
+#[test]
+fn a_merge_is_a_job_until_its_source_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let sql = "CREATE TABLE seen (id INT, n INT); CREATE TABLE best (id INT, n INT, PRIMARY KEY (id));
+        EXECUTE STATEMENT SET BEGIN MERGE INTO best AS t USING seen AS s ON t.id = s.id
+        WHEN NOT MATCHED THEN INSERT (id, n) VALUES (s.id, s.n); END;
+        INSERT INTO seen VALUES (1, 10); SHOW JOBS; DROP TABLE seen CASCADE; SELECT * FROM best; SHOW JOBS";
+    let run = script(folder.path(), sql, &[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert!(lines[0].contains(r#""best""#) && lines[0].contains("merge") && lines[0].contains("running"), "{}", lines[0]);
+    assert_eq!(lines[1..], [r#"[{"id":1,"n":10}]"#, "[]"]);
+    assert!(run.stderr.contains("the merge into best ends"), "{}", run.stderr);
+}
+
+#[test]
 fn a_pipe_from_a_folder_ends_with_a_replay() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("in")).unwrap();
