@@ -102,10 +102,10 @@ fn engine_with(arguments: &RunArguments, results: Results) -> Result<Engine, Eng
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
             .map_err(|e| EngineError::new(format!("could not listen for signals: {e}"), ""))?;
     }
-    // Without a terminal only warnings are said.
+    // Without a terminal only warnings are said, and what statements write.
     let quiet = !std::io::stderr().is_terminal();
     let say = move |text: &str| {
-        if !quiet || text.starts_with("warning:") || text.contains(" row") || text.contains("insert into ") {
+        if !quiet || text.starts_with("warning:") || text.contains(" row") || text.contains(" into ") {
             eprintln!("{text}");
         }
     };

@@ -5,6 +5,9 @@
 //! | `replay` | the first-touch job on its recorded topics: complete, delivered twice, other tick sizes, 1, 2 and 4 workers |
 //! | `command_line` | exit codes, messages, formats |
 //! | `bad_input` | broken records and broken scripts |
+//! | `external` | external functions against a small HTTP server |
+//! | `mission` | the statements that the documents behind the project print, where they are there |
+//! | `loading` | COPY INTO, REPAIR TABLE, pipes |
 //! | `statements` | what statements say on stderr |
 //! | `retention` | streams, rows that leave with age, the pace of a replay, the limit of joins without equality |
 //! | `explain_analyze` | the rows and failures of every operator |
@@ -18,6 +21,12 @@ mod bad_input;
 mod command_line;
 #[path = "end_to_end/explain_analyze.rs"]
 mod explain_analyze;
+#[path = "end_to_end/external.rs"]
+mod external;
+#[path = "end_to_end/loading.rs"]
+mod loading;
+#[path = "end_to_end/mission.rs"]
+mod mission;
 #[path = "end_to_end/program.rs"]
 mod program;
 #[path = "end_to_end/real_input.rs"]

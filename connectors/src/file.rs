@@ -77,6 +77,19 @@ impl FileSource {
             topics,
         })
     }
+    /// Adds a file behind those that are there. It may be gone when its turn comes.
+    pub(crate) fn push(&mut self, path: PathBuf) {
+        self.topics.push(path.to_string_lossy().into_owned());
+        self.taken.push((0, 0));
+    }
+    /// Gives the file whose turn it is up: a broken record says why.
+    pub(crate) fn skip(&mut self, reason: &str, into: &mut Records) {
+        let (number, offset) = (self.index as u32, self.taken[self.index].1);
+        let place = Record { topic: number, partition: number, offset, timestamp: NO_TIMESTAMP, ..Record::default() };
+        into.push(Record { broken: Some(reason), ..place });
+        self.current = None;
+        self.index += 1;
+    }
     fn open_next(&mut self) -> Result<bool> {
         let Some(path) = self.topics.get(self.index).map(PathBuf::from) else { return Ok(false) };
         self.current = Some(match self.format {

@@ -5,11 +5,13 @@
 //! | `record.rs` | [`Records`]: a batch of raw records in one allocation, as sources read them |
 //! | `source.rs` | [`RecordSource`]: what every source promises |
 //! | `recorded.rs` | [`Replay`]: recorded topics, merged in the order of their timestamps; [`TickLog`] |
+//! | `folder.rs` | [`FolderSource`]: a watched folder |
 //! | `file.rs` | [`FileSource`]: files, folders and patterns, as JSON lines, CSV or Parquet |
 //! | `ordered.rs` | [`OrderedFiles`]: file sources merged by a timestamp column |
 //! | `decode.rs` | [`TableFormat`] and [`Decoder`]: from records to commands on a table, and [`DeadLetter`]s |
 //! | `format/` | one file per format: JSON, Debezium, CSV, raw, packed; the text that rows become |
 //! | `sink.rs` | [`ChangeSink`]: changelogs to files and to the standard output |
+//! | `http.rs` | [`HttpFunction`](http::HttpFunction): calls of external functions |
 //! | `options.rs` | [`Options`]: what stands behind WITH, checked and masked |
 //! | `error.rs` | [`Error`]: what is broken outside the data |
 //!
@@ -19,7 +21,9 @@
 pub mod decode;
 pub mod error;
 pub mod file;
+pub mod folder;
 pub mod format;
+pub mod http;
 mod lines;
 pub mod options;
 pub mod ordered;
@@ -31,6 +35,7 @@ pub mod source;
 pub use decode::{DeadLetter, Decoded, Decoder, Metadata, MetadataColumn, TableFormat, TopicFilter};
 pub use error::{Error, Result};
 pub use file::FileSource;
+pub use folder::FolderSource;
 pub use format::Format;
 pub use format::text::{JsonRows, OutputFormat, ResultSet, ResultWriter, write_json_row, write_json_value};
 pub use options::Options;

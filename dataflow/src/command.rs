@@ -29,15 +29,18 @@ pub enum CommandKind {
     /// Take this full row back (-U or -D with the old image). Engines that keep one row per key treat it as a delete of
     /// its key; `aggregation` subtracts it; a table without a key removes one such row.
     Retract,
+    /// Whatever the continuous MERGE of the number `position.source` makes of the key's row: `row` holds the key columns in
+    /// key order, then the statement's source row.
+    Merge,
 }
 
-/// An upsert, delete or retraction with its place in the order of arrival.
+/// An upsert, delete, retraction or merge with its place in the order of arrival.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Command {
     /// The place in the order of arrival; first, so that commands sort by it.
     pub position: Position,
     /// What is asked for.
     pub kind: CommandKind,
-    /// The row: full, or only the key for [`CommandKind::Delete`].
+    /// The row: full, only the key for [`CommandKind::Delete`], or key and source row for [`CommandKind::Merge`].
     pub row: Row,
 }

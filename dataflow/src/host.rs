@@ -387,6 +387,8 @@ struct Local {
     inputs: BTreeMap<InputId, Input>,
     traces: BTreeMap<String, Trace>,
     feeds: BTreeMap<String, Feed>,
+    /// What the dataflows that feed a table share with the table's own, by table.
+    by_table: BTreeMap<String, Rc<dyn Any>>,
     reads: VecDeque<Reading>,
     shared: Arc<Shared>,
 }
@@ -456,6 +458,12 @@ impl<'s> Build<'_, 's> {
         let feed = self.local.feeds.get_mut(table).expect("the engine feeds only tables that are installed");
         feed.sources.push((self.name.to_string(), queue, probe));
     }
+    /// What the dataflows of this worker that feed the table `table` share with the one that folds it; made when first asked
+    /// for, and gone with the table. One table shares one type.
+    pub fn shared<T: Default + 'static>(&mut self, table: &str) -> Rc<T> {
+        let made = self.local.by_table.entry(table.to_string()).or_insert_with(|| Rc::new(T::default()));
+        Rc::clone(made).downcast().expect("one table shares one type")
+    }
     /// Makes completion of a tick wait for this stream.
     pub fn watch<D: Clone + 'static>(&mut self, stream: StreamVec<'s, Time, D>) {
         let _ = stream.probe_with(&self.installed.probe);
@@ -506,6 +514,7 @@ impl Local {
             inputs: BTreeMap::new(),
             traces: BTreeMap::new(),
             feeds: BTreeMap::new(),
+            by_table: BTreeMap::new(),
             reads: VecDeque::new(),
         }
     }
@@ -561,6 +570,7 @@ impl Local {
             self.traces.remove(trace);
         }
         for table in &installed.feeds {
+            self.by_table.remove(table);
             self.feeds.remove(table);
         }
         for feed in self.feeds.values_mut() {

@@ -1,6 +1,8 @@
 //! Getting ahead: pending definitions are installed, sources start and are read, ticks complete, sinks are flushed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_connectors::sink::{SinkFormat, SinkSpec, SinkTarget};
@@ -18,6 +20,22 @@ use crate::sinks::OpenSink;
 use crate::ticks;
 
 type Result<T> = std::result::Result<T, EngineError>;
+
+/// How long the coordinator rests when no source has anything.
+const IDLE: Duration = Duration::from_millis(50);
+/// How long the clock may stand still while no source has anything.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+
+/// How far unbounded sources are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// What is there now.
+    Present,
+    /// Everything that had arrived when reading began.
+    Arrived,
+    /// Until the run is stopped.
+    End,
+}
 
 impl Engine {
     /// Installs what is pending of the names and of everything connected to them.
@@ -91,8 +109,13 @@ impl Engine {
         let request = install::Request {
             names,
             inserts,
-            // The batch evaluation of tests computes its views from rows, those of streams too.
-            read_later: &|name| batch || !streams.contains(name) && (interactive || later.contains(name)),
+            // The batch evaluation of tests computes its views from rows, those of streams too. Any later query may call an
+            // external function.
+            read_later: &|name| {
+                let read = interactive || later.contains(name) || name.ends_with("$results");
+                batch || !streams.contains(name) && read
+            },
+            desk: self.calls.desk.clone(),
             sinks: &self.sinks,
             dataflow,
             clock_input,
@@ -157,19 +180,38 @@ impl Engine {
         Ok(SinkSpec::new(SinkTarget::File(path), format, &table.schema, &table.key)?)
     }
 
-    /// Makes the named tables and views reflect everything that bounded sources behind them hold.
+    /// Makes the named tables and views reflect everything that bounded sources behind them hold, and of the others what
+    /// is there now.
     pub(crate) fn catch_up(&mut self, names: &BTreeSet<String>) -> Result<()> {
+        self.catch_up_until(names, Until::Present)
+    }
+    /// The same, and of unbounded sources everything that had arrived when this began.
+    pub(crate) fn refresh_all(&mut self, names: &BTreeSet<String>) -> Result<()> {
+        self.catch_up_until(names, Until::Arrived)
+    }
+    fn catch_up_until(&mut self, names: &BTreeSet<String>, until: Until) -> Result<()> {
         let closure = self.catalog.closure(names.iter().cloned());
-        let sources = closure.iter().any(|name| self.is_source(name));
-        if sources && closure.iter().any(|name| self.is_source(name) && !self.sources.is_started(name)) {
+        let sources: Vec<&str> = closure.iter().flat_map(|name| self.sources_of(name)).collect();
+        let read = !sources.is_empty();
+        if sources.iter().any(|name| !self.sources.is_started(name)) {
             self.install_all()?;
             self.start_sources()?;
         }
         self.ensure_installed(closure)?;
-        if sources {
-            self.drain()?;
+        if read {
+            self.drain(until)?;
         }
-        self.settle()
+        if until == Until::Arrived {
+            self.ask_again(&names.iter().cloned().collect());
+        }
+        self.settle()?;
+        self.await_calls()
+    }
+    /// What feeds a table from outside, by name: itself if it has a connector, and the pipes from folders.
+    fn sources_of<'a>(&'a self, name: &'a str) -> Vec<&'a str> {
+        let pipes = self.catalog.pipes.iter().filter(|(_, pipe)| pipe.folder.is_some() && pipe.target == name);
+        let own = self.is_source(name).then_some(name);
+        own.into_iter().chain(pipes.map(|(pipe, _)| pipe.as_str())).collect()
     }
     /// Whether a table reads from a connector: it has one and nothing is inserted into it.
     fn is_source(&self, name: &str) -> bool {
@@ -201,24 +243,71 @@ impl Engine {
             .filter(|(name, _)| read.contains(*name) || read.contains(&format!("{name}$errors")))
             .map(|(name, entry)| (name.clone(), entry))
             .collect();
-        self.sources.start(&self.options, &wanted)
-    }
-    /// Reads the started sources to their end.
-    fn drain(&mut self) -> Result<()> {
-        if self.single > 0 {
-            return self.drain_measuring();
-        }
-        while !self.sources.ended() && !self.stopped() {
-            let batches = self.sources.read(&self.options, &mut self.clock, self.host.workers())?;
-            let tick = self.send_tick(batches)?;
-            if self.sources.is_paced() {
-                // The next tick may be long in coming: sinks do not wait for it.
-                self.host.wait_complete(tick)?;
-                self.write_sinks()?;
-                self.sinks.values_mut().try_for_each(OpenSink::flush)?;
+        self.sources.start(&self.options, &wanted)?;
+        for (name, pipe) in &self.catalog.pipes {
+            let table = self.catalog.get(&pipe.target).and_then(|entry| entry.table());
+            if let (Some(folder), Some(table), false) = (&pipe.folder, table, self.sources.is_started(name)) {
+                self.sources.start_folder(&self.options, name, (&pipe.target, table), folder)?;
             }
         }
         Ok(())
+    }
+    /// Reads the started sources: the bounded ones to their end, the others as far as asked.
+    fn drain(&mut self, until: Until) -> Result<()> {
+        if self.single > 0 {
+            return self.drain_measuring();
+        }
+        self.sources.ask_again();
+        // What is there and not whole when this begins.
+        let mut arrived: Option<Vec<PathBuf>> = None;
+        let mut ticked = Instant::now();
+        while !self.sources.ended() && !self.stopped() {
+            let batches = self.sources.read(&self.options, &mut self.clock, self.timezone, self.host.workers())?;
+            self.report_changed_files();
+            let idle = self.sources.idle();
+            if !idle || !batches.is_empty() || ticked.elapsed() >= IDLE_TICK {
+                let tick = self.send_tick(batches)?;
+                ticked = Instant::now();
+                if self.sources.is_paced() {
+                    // The next tick may be long in coming: sinks do not wait for it.
+                    self.hand_on(tick)?;
+                }
+            }
+            if !idle {
+                continue;
+            }
+            let waiting = self.sources.waiting();
+            let arrived = arrived.get_or_insert_with(|| waiting.clone());
+            let through = !waiting.iter().any(|file| arrived.contains(file));
+            match until {
+                Until::Present => break,
+                Until::Arrived if through => break,
+                _ => self.rest()?,
+            }
+        }
+        Ok(())
+    }
+    /// Nothing is there for now: what is under way completes and the sinks hand it on, then a moment passes.
+    fn rest(&mut self) -> Result<()> {
+        self.hand_on(self.host.next_tick() - 1)?;
+        self.take_answers(false)?;
+        std::thread::sleep(IDLE);
+        Ok(())
+    }
+    /// Waits until a tick is complete; then everybody sees what the sinks have.
+    fn hand_on(&mut self, tick: Time) -> Result<()> {
+        self.host.wait_complete(tick)?;
+        self.write_sinks()?;
+        self.sinks.values_mut().try_for_each(OpenSink::flush)
+    }
+    fn report_changed_files(&mut self) {
+        for (table, path) in self.sources.take_changed() {
+            self.say(&format!(
+                "warning: \"{}\" changed after it was loaded into {}; it is not loaded again",
+                path.display(),
+                short(&table)
+            ));
+        }
     }
     /// Starts a tick with these batches.
     pub(crate) fn send_tick(&mut self, batches: Vec<(InputId, InputBatch)>) -> Result<Time> {
@@ -243,8 +332,9 @@ impl Engine {
     pub(crate) fn finish(&mut self) -> Result<()> {
         self.install_all()?;
         self.start_sources()?;
-        self.drain()?;
+        self.drain(Until::End)?;
         self.settle()?;
+        self.await_calls()?;
         let mut lines = Vec::new();
         for sink in self.sinks.values_mut() {
             sink.finish()?;
@@ -281,7 +371,7 @@ impl Engine {
         if progress.records > 0 {
             self.say(&format!("{} records read in {} ticks", progress.records, self.host.next_tick() - 1));
         }
-        for (table, letters) in &progress.dead {
+        for (table, letters) in progress.dead.iter().filter(|(_, letters)| **letters > 0) {
             let table = short(table);
             let (records, are) = if *letters == 1 { ("record", "is") } else { ("records", "are") };
             self.say(&format!("warning: {letters} {records} of {table} could not be decoded and {are} in {table}$errors"));

@@ -12,6 +12,8 @@ use crate::script::Engine;
 use crate::ticks;
 
 type Result<T> = std::result::Result<T, EngineError>;
+/// What goes to the inputs of one tick.
+type Batches = Vec<(InputId, InputBatch)>;
 
 /// What was measured of a job.
 #[derive(Clone, Debug, Default)]
@@ -40,8 +42,8 @@ impl Engine {
     /// Reads the started sources to their end, and keeps back what is to be measured.
     pub(crate) fn drain_measuring(&mut self) -> Result<()> {
         let mut last = Vec::new();
-        while !self.sources.ended() && !self.stopped() {
-            let next = self.sources.read(&self.options, &mut self.clock, self.host.workers())?;
+        while !self.sources.ended() && !self.sources.idle() && !self.stopped() {
+            let next = self.sources.read(&self.options, &mut self.clock, self.timezone, self.host.workers())?;
             // Sources say that they have ended one read late: then the last one had nothing.
             if !next.is_empty() {
                 self.send_tick(std::mem::replace(&mut last, next))?;
@@ -69,7 +71,7 @@ impl Engine {
 }
 
 /// The last `count` commands of a tick in the order of arrival, and everything before them.
-fn split(batches: Vec<(InputId, InputBatch)>, count: usize) -> (Vec<(InputId, InputBatch)>, Vec<(InputId, Command)>) {
+fn split(batches: Batches, count: usize) -> (Batches, Vec<(InputId, Command)>) {
     let (mut rest, mut commands) = (Vec::new(), Vec::new());
     for (input, batch) in batches {
         match batch {

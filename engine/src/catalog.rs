@@ -13,14 +13,17 @@ use deltaworks_sql::arrangement::{ArrangementKey, required};
 use deltaworks_sql::error::SqlError;
 use deltaworks_sql::explain::growing_table;
 use deltaworks_sql::expr::ScalarExpr;
+use deltaworks_sql::external::{CallSite, ResultsTable};
 use deltaworks_sql::lower::{TableFacts, TableInfo};
 use deltaworks_sql::parser::Name;
 use deltaworks_sql::plan::{Node, Plan};
-use deltaworks_sql::render::Kept;
+use deltaworks_sql::render::{Kept, MergeSpecification};
 use sqlparser::ast;
 
 use crate::create::columns_help;
 use crate::error::EngineError;
+use crate::external::{Connection, ExternalFunction};
+use crate::pipe::Pipe;
 use crate::snapshot::SnapshotTable;
 
 /// The schema of names without one.
@@ -113,6 +116,10 @@ pub(crate) struct View {
     /// A set of columns that is unique; empty where none is known.
     pub(crate) key: Vec<usize>,
     pub(crate) stamp: Option<usize>,
+    /// What it asks of external functions.
+    pub(crate) calls: Vec<CallSite>,
+    /// The input of its dead letters, where it calls external functions.
+    pub(crate) errors_input: Option<u32>,
     pub(crate) append_only: bool,
     /// The query as the batch engine plans it, for tests that evaluate it so.
     pub(crate) logical: Arc<datafusion::logical_expr::LogicalPlan>,
@@ -189,12 +196,26 @@ impl Entry {
     }
 }
 
-/// A continuous INSERT.
+/// Which statement made a continuous insert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum InsertKind {
+    Insert,
+    Merge,
+    /// The pipe's qualified name.
+    Pipe(String),
+}
+
+/// A continuous INSERT, or a MERGE or pipe, which are kinds of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Insert {
+    pub(crate) kind: InsertKind,
     pub(crate) target: String,
     pub(crate) plan: Plan,
     pub(crate) stamp: Option<usize>,
+    /// What it asks of external functions.
+    pub(crate) calls: Vec<CallSite>,
+    /// The clauses of a MERGE.
+    pub(crate) merge: Option<MergeSpecification>,
     pub(crate) statement: u32,
     pub(crate) dataflow: Option<String>,
     /// Set when it is dropped: its part of a dataflow cannot be taken out, and passes nothing on from then on.
@@ -202,6 +223,14 @@ pub(crate) struct Insert {
 }
 
 impl Insert {
+    /// What kind of statement it is, in a word.
+    pub(crate) fn noun(&self) -> &'static str {
+        match self.kind {
+            InsertKind::Insert => "insert",
+            InsertKind::Merge => "merge",
+            InsertKind::Pipe(_) => "pipe",
+        }
+    }
     /// Whether its query reads a table or its dead letters.
     pub(crate) fn reads(&self, name: &str) -> bool {
         let mut read = BTreeSet::new();
@@ -217,6 +246,12 @@ pub(crate) struct Catalog {
     pub(crate) current: String,
     pub(crate) entries: BTreeMap<String, Entry>,
     pub(crate) inserts: Vec<Insert>,
+    /// Pipes by qualified name.
+    pub(crate) pipes: BTreeMap<String, Pipe>,
+    /// API connections by name.
+    pub(crate) connections: BTreeMap<String, Connection>,
+    /// External functions by qualified name.
+    pub(crate) external: BTreeMap<String, ExternalFunction>,
 }
 
 impl Catalog {
@@ -235,8 +270,14 @@ impl Catalog {
         }
     }
     /// The qualified form of a written name.
-    fn qualify_text(&self, name: &str) -> String {
+    pub(crate) fn qualify_text(&self, name: &str) -> String {
         if name.contains('.') { name.to_string() } else { format!("{}.{name}", self.current) }
+    }
+    /// The table of an external function's results.
+    pub(crate) fn results_of(&self, function: &str) -> Option<ResultsTable> {
+        let name = self.external.get(&self.qualify_text(function))?.results.clone()?;
+        let schema = self.get(&name)?.schema()?.clone();
+        Some((name, schema))
     }
     pub(crate) fn get(&self, qualified: &str) -> Option<&Entry> {
         self.entries.get(qualified)

@@ -10,11 +10,11 @@ use deltaworks_sql::plan::{Node, Plan};
 use deltaworks_sql::render::check_lookups;
 use deltaworks_sql::session::Session;
 
-use crate::catalog::{self, Catalog, Table};
+use crate::catalog::{self, Catalog, InsertKind, Table};
 use crate::create;
 use crate::error::EngineError;
 use crate::query::{short, take_stamp};
-use crate::script::{Engine, not_supported};
+use crate::script::Engine;
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -33,12 +33,20 @@ impl Engine {
             let at = |error: EngineError| error.in_column(statement.line, statement.column);
             match &statement.node {
                 Statement::Insert(insert) => self.insert_continuously(insert).map_err(at)?,
-                other => return Err(at(not_supported(other))),
+                Statement::Merge(merge) => self.merge_continuously(merge).map_err(at)?,
+                _ => {
+                    let message = "a statement set holds INSERT and MERGE only";
+                    return Err(at(EngineError::new(message, "put other statements before it")));
+                }
             }
         }
         Ok(())
     }
     pub(crate) fn insert_continuously(&mut self, insert: &Insert) -> Result<()> {
+        self.insert_into(insert, InsertKind::Insert)
+    }
+    /// A continuous INSERT, or what became one.
+    pub(crate) fn insert_into(&mut self, insert: &Insert, kind: InsertKind) -> Result<()> {
         self.check_names(std::slice::from_ref(&insert.table))?;
         let target = self.catalog.qualify(&insert.table);
         let Some(table) = self.catalog.get(&target).and_then(|entry| entry.table()).cloned() else {
@@ -78,10 +86,23 @@ impl Engine {
         Catalog::reads(&plan, &mut reads);
         self.check_streams_ahead(&reads)?;
         let statement = self.next_statement();
-        self.say(&format!("continuous insert into {}", insert.table));
+        match &kind {
+            InsertKind::Insert => self.say(&format!("continuous insert into {}", insert.table)),
+            InsertKind::Merge => self.say(&format!("continuous merge into {}", insert.table)),
+            InsertKind::Pipe(pipe) => self.say(&format!("pipe {} into {}", short(pipe), insert.table)),
+        }
         let name = target.clone();
-        let stopped = Arc::default();
-        self.catalog.inserts.push(catalog::Insert { target, plan, stamp, statement, dataflow: None, stopped });
+        self.catalog.inserts.push(catalog::Insert {
+            kind,
+            target,
+            plan,
+            stamp,
+            calls: continuous.calls,
+            merge: None,
+            statement,
+            dataflow: None,
+            stopped: Arc::default(),
+        });
         self.install_over_installed(&name, &reads)
     }
     /// Whether what the query takes back can be taken back from the table.
@@ -115,7 +136,7 @@ impl Engine {
         }
     }
     /// A table that is fed by what is computed from it would never come to rest.
-    fn check_circle(&self, target: &str, plan: &Plan) -> Result<()> {
+    pub(crate) fn check_circle(&self, target: &str, plan: &Plan) -> Result<()> {
         let mut reads = BTreeSet::new();
         Catalog::reads(plan, &mut reads);
         if !self.catalog.closure(reads).contains(target) {

@@ -10,9 +10,9 @@ use deltaworks_connectors::format::Format;
 use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_connectors::record::Records;
 use deltaworks_connectors::source::{ReadState, RecordSource};
-use deltaworks_dataflow::host::InputBatch;
 use deltaworks_dataflow::row::nth_field;
-use deltaworks_dataflow::{CommandKind, Row, Schema};
+use deltaworks_dataflow::{CommandKind, Datum, Row, Schema};
+use deltaworks_sql::expr::{EvalErrors, Evaluator, ScalarExpr};
 use deltaworks_sql::parser::{CopyFiles, CopyInto, CopySource, FileLocation};
 
 use crate::catalog::Table;
@@ -49,17 +49,18 @@ impl Engine {
         let (qualified, table) = self.writable(&copy.table)?;
         let places = table.places(&copy.columns)?;
         let format = file_format(&table, &places, files)?;
-        let source = FileSource::from_files(self.paths(files)?, &format)?;
+        let paths = self.paths(files)?;
+        self.check_files(files, &paths)?;
+        let source = FileSource::from_files(paths, &format)?;
         let (rows, dead) = read_all(source, &format)?;
-        let missing = self.missing_values(&table, &places)?;
+        let missing = filled_at(&self.filled(&table, &places)?, self.clock.now(), self.timezone);
         let upserts = rows.iter().map(|row| (CommandKind::Upsert, widen(row, &missing))).collect::<Vec<_>>();
         let (loaded, rejected) = (upserts.len(), dead.len());
-        self.write(&qualified, &table, upserts)?;
+        let seen_at = self.clock.now();
+        let letters = dead.iter().map(|letter| (letter.to_row(seen_at), 1)).collect();
+        self.write_with_letters(&qualified, &table, upserts, letters)?;
         if rejected > 0 {
-            let seen_at = self.clock.now();
-            let letters = dead.iter().map(|letter| (letter.to_row(seen_at), 1)).collect();
-            self.send_tick(vec![(table.errors_input, InputBatch::Updates(letters))])?;
-            self.settle()?;
+            *self.rejected.entry(qualified.clone()).or_default() += rejected as u64;
             let first = &dead[0];
             let place = format!("{}:{}", first.source, first.position);
             let field = first.field.as_ref().map_or(String::new(), |field| format!(": column \"{field}\""));
@@ -71,7 +72,19 @@ impl Engine {
         }
         Ok((loaded, rejected))
     }
-    fn paths(&self, files: &CopyFiles) -> Result<Vec<PathBuf>> {
+    fn check_files(&self, files: &CopyFiles, paths: &[PathBuf]) -> Result<()> {
+        let Some(missing) = paths.iter().find(|path| !path.is_file()) else { return Ok(()) };
+        let help = match files.location {
+            FileLocation::Directory(_) => "relative paths are relative to the working directory".to_string(),
+            _ => format!(
+                "put it there first: PUT 'path' TO USER VOLUME FILE '..'; the user volume is {}, see --volume",
+                self.options.volume.display()
+            ),
+        };
+        Err(EngineError::new(format!("there is no file \"{}\" to copy", missing.display()), help))
+    }
+    /// The folder that a COPY or a pipe reads.
+    pub(crate) fn copy_folder(&self, files: &CopyFiles) -> Result<PathBuf> {
         let mut folder = match &files.location {
             FileLocation::UserVolume => self.options.volume.clone(),
             FileLocation::Volume(name) => self.options.volume.join(name.object()),
@@ -86,25 +99,63 @@ impl Engine {
                 "list the files in FILES ('a.csv', ..)",
             ));
         }
+        Ok(folder)
+    }
+    fn paths(&self, files: &CopyFiles) -> Result<Vec<PathBuf>> {
+        let folder = self.copy_folder(files)?;
         if files.files.is_empty() {
             return Ok(deltaworks_connectors::file::expand(&folder.to_string_lossy())?);
         }
         Ok(files.files.iter().map(|file| folder.join(file)).collect())
     }
-    /// Per delivered column: the place of its field in a loaded row, or the encoded value that stands in for it.
-    fn missing_values(&mut self, table: &Table, places: &[usize]) -> Result<Vec<std::result::Result<usize, Row>>> {
-        let mut sources = Vec::new();
-        for place in &table.delivered {
-            sources.push(match places.iter().position(|p| p == place) {
-                Some(field) => Ok(field),
-                None => Err(self.default_row(table, *place)?),
-            });
-        }
-        Ok(sources)
+    /// Per delivered column, where its value comes from when the columns at `places` are loaded.
+    pub(crate) fn filled(&self, table: &Table, places: &[usize]) -> Result<Vec<Filled>> {
+        let source = |place: &usize| {
+            let data_type = &table.schema.columns[*place].data_type;
+            Ok(match (places.iter().position(|p| p == place), table.defaults.get(place)) {
+                (Some(field), _) => Filled::Field(field),
+                (None, Some(default)) => {
+                    Filled::Default(self.session.expression(default, &Schema::default())?.cast_to(data_type))
+                }
+                (None, None) => Filled::Default(ScalarExpr::literal(Datum::Null, data_type.clone())),
+            })
+        };
+        table.delivered.iter().map(source).collect()
     }
 }
 
-fn file_format(table: &Table, places: &[usize], files: &CopyFiles) -> Result<TableFormat> {
+/// Where a delivered column of a loaded row comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Filled {
+    /// A field of what is loaded.
+    Field(usize),
+    /// The column's default, which may read the clock.
+    Default(ScalarExpr),
+}
+/// The same at an instant: the place of a field, or the encoded value that stands in for it.
+pub(crate) fn filled_at(filled: &[Filled], now: i64, timezone: chrono_tz::Tz) -> Vec<std::result::Result<usize, Row>> {
+    let at = |filled: &Filled| match filled {
+        Filled::Field(field) => Ok(*field),
+        Filled::Default(default) => {
+            let default = at_instant(default, now, timezone);
+            let mut field = Vec::new();
+            Evaluator::new(vec![default], EvalErrors::new()).eval_row(&[], &mut field);
+            Err(Row::from_bytes(&field))
+        }
+    };
+    filled.iter().map(at).collect()
+}
+/// An expression with the clock read.
+pub(crate) fn at_instant(expression: &ScalarExpr, now: i64, timezone: chrono_tz::Tz) -> ScalarExpr {
+    expression.transform(&|part| match part {
+        ScalarExpr::Clock(variable) => {
+            let data_type = ScalarExpr::Clock(variable).data_type();
+            ScalarExpr::literal(variable.at(now, 1, timezone), data_type)
+        }
+        other => other,
+    })
+}
+pub(crate) fn file_format(table: &Table, places: &[usize], files: &CopyFiles) -> Result<TableFormat> {
     let schema = Schema::new(places.iter().map(|place| table.schema.columns[*place].clone()).collect());
     let key: Option<Vec<usize>> = table.key.iter().map(|column| places.iter().position(|p| p == column)).collect();
     let key = key.ok_or_else(|| {
@@ -131,7 +182,7 @@ fn read_all(mut source: FileSource, format: &TableFormat) -> Result<(Vec<Row>, V
     }
 }
 /// The loaded row with every delivered column.
-fn widen(row: &Row, sources: &[std::result::Result<usize, Row>]) -> Row {
+pub(crate) fn widen(row: &Row, sources: &[std::result::Result<usize, Row>]) -> Row {
     if sources.iter().enumerate().all(|(index, source)| source.as_ref().is_ok_and(|field| *field == index)) {
         return row.clone();
     }

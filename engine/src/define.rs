@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use datafusion::catalog::view::ViewTable;
 use deltaworks_connectors::decode::DeadLetter;
+use deltaworks_sql::external::CallSite;
 use deltaworks_sql::lower::check_query;
 use deltaworks_sql::lower::unique::unique_columns;
 use deltaworks_sql::parser::{
@@ -78,7 +79,15 @@ impl Engine {
         }
         self.remove(name, false)
     }
-    fn add(&mut self, name: &str, kind: Kind, statement: &Spanned<Statement>) -> Result<()> {
+    /// The input of the dead letters of a view that calls external functions.
+    fn letters_of(&mut self, calls: &[CallSite]) -> Option<u32> {
+        if calls.is_empty() {
+            return None;
+        }
+        self.next_input += 1;
+        Some(self.next_input - 1)
+    }
+    pub(crate) fn add(&mut self, name: &str, kind: Kind, statement: &Spanned<Statement>) -> Result<()> {
         let (position, statement) = ((statement.line, statement.column), statement.shown());
         let mut entry = Entry {
             kind,
@@ -155,6 +164,8 @@ impl Engine {
             key,
             append_only: false,
             stamp: continuous.stamp,
+            errors_input: self.letters_of(&continuous.calls),
+            calls: continuous.calls,
             logical: Arc::new(continuous.logical),
             plan: continuous.plan,
         };
@@ -162,7 +173,11 @@ impl Engine {
         Catalog::reads(&view.plan, &mut reads);
         self.check_streams_ahead(&reads)?;
         self.replace(&name, &reads)?;
+        let asks = view.errors_input.is_some();
         self.add(&name, Kind::Dynamic(Box::new(view)), statement)?;
+        if asks {
+            self.add(&format!("{name}$errors"), Kind::Errors(DeadLetter::schema()), statement)?;
+        }
         self.install_over_installed(&name, &reads)
     }
     /// A continuous statement over a stream that runs already would see nothing of what has passed.
@@ -203,7 +218,9 @@ impl Engine {
                 self.remove(&qualified, object.cascade)
             }
             ObjectKind::Schema => self.drop_schema(object),
-            _ => Err(EngineError::new("this DROP is not supported yet", "drop tables, views and schemas")),
+            ObjectKind::Pipe => self.drop_pipe(&object.name, object.if_exists),
+            ObjectKind::Function => self.drop_function(&object.name),
+            ObjectKind::Connection => self.drop_connection(&object.name, object.if_exists),
         }
     }
     /// A table, a view and a dynamic table are each dropped by their own statement.
@@ -252,7 +269,7 @@ impl Engine {
         Ok(())
     }
     /// Removes an entry and, with `cascade`, the views and inserts that read it. Tables that those inserts fed stay.
-    fn remove(&mut self, name: &str, cascade: bool) -> Result<()> {
+    pub(crate) fn remove(&mut self, name: &str, cascade: bool) -> Result<()> {
         if !cascade {
             self.check_unused(name)?;
         }
@@ -260,6 +277,9 @@ impl Engine {
             if self.catalog.get(&view).is_some() {
                 self.remove(&view, true)?;
             }
+        }
+        for pipe in self.pipes_of(name) {
+            self.remove_pipe(&pipe)?;
         }
         // What was sent before is written before the inserts stop.
         self.settle()?;
@@ -270,7 +290,7 @@ impl Engine {
         for insert in &removed {
             insert.stopped.store(true, Ordering::SeqCst);
             if insert.target != name {
-                self.say(&format!("the insert into {} ends", short(&insert.target)));
+                self.say(&format!("the {} into {} ends", insert.noun(), short(&insert.target)));
             }
         }
         let mut dataflows: BTreeSet<String> = removed.into_iter().filter_map(|insert| insert.dataflow).collect();
@@ -281,6 +301,7 @@ impl Engine {
             dataflows.extend(entry.dataflow);
         }
         self.sources.forget(name);
+        self.rejected.remove(name);
         if let Some(mut sink) = self.sinks.remove(name) {
             sink.finish()?;
         }
@@ -297,6 +318,13 @@ impl Engine {
     /// An error that names what reads an entry.
     fn check_unused(&self, name: &str) -> Result<()> {
         let noun = self.catalog.get(name).map_or("table", Entry::noun);
+        if let Some(pipe) = self.pipes_of(name).first() {
+            let (name, pipe) = (short(name), short(pipe));
+            return Err(EngineError::new(
+                format!("{noun} \"{name}\" is used by pipe \"{pipe}\""),
+                format!("drop pipe \"{pipe}\" first, or write CASCADE"),
+            ));
+        }
         if let Some(view) = self.catalog.views_of(name).first() {
             return Err(EngineError::new(
                 format!("{noun} \"{}\" is used by \"{}\"", short(name), short(view)),
@@ -305,8 +333,8 @@ impl Engine {
         }
         if let Some(insert) = self.catalog.inserts.iter().find(|insert| insert.target != name && insert.reads(name)) {
             return Err(EngineError::new(
-                format!("{noun} \"{}\" is used by the insert into \"{}\"", short(name), short(&insert.target)),
-                "write CASCADE to end the insert; what it wrote stays",
+                format!("{noun} \"{}\" is used by the {} into \"{}\"", short(name), insert.noun(), short(&insert.target)),
+                format!("write CASCADE to end the {}; what it wrote stays", insert.noun()),
             ));
         }
         Ok(())

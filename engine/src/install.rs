@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
 use deltaworks_dataflow::host::{Build, Host};
+use deltaworks_sql::external::CallSite;
 use deltaworks_sql::plan::Plan;
 use deltaworks_sql::render::{InsertTarget, Kept, Renderer, TableSpec};
 
+use crate::calls::Desk;
 use crate::catalog::{Catalog, Insert, Kind, Table};
 use crate::error::EngineError;
 use crate::sinks::{Gathered, OpenSink};
@@ -29,6 +31,14 @@ enum Step {
         name: String,
         plan: Plan,
         stamp: Option<usize>,
+        /// The input of its dead letters, where it has some.
+        errors_input: Option<u32>,
+    },
+    /// What a view or table asks of an external function.
+    Ask {
+        name: String,
+        site: CallSite,
+        desk: Desk,
     },
     Sink {
         name: String,
@@ -72,9 +82,18 @@ impl Installation {
                     renderer.begin(&spec.name);
                     renderer.table(spec, streams);
                 }
-                Step::View { name, plan, stamp } => {
+                Step::View { name, plan, stamp, errors_input } => {
                     renderer.begin(name);
                     renderer.view(name, plan, *stamp);
+                    if let Some(input) = errors_input {
+                        let letters = renderer.build().updates(*input);
+                        renderer.define(&format!("{name}$errors"), letters);
+                    }
+                }
+                Step::Ask { name, site, desk } => {
+                    renderer.begin(name);
+                    let (name, function, desk) = (name.clone(), site.function.clone(), desk.clone());
+                    renderer.sink(&site.arguments, None, "Ask", move |_, updates| desk.take(&function, &name, updates));
                 }
                 Step::Sink { name, plan, stamp, sink, stopped } => {
                     renderer.begin(name);
@@ -87,7 +106,7 @@ impl Installation {
                     });
                 }
                 Step::Feed { table, plan, target, stamp } => {
-                    renderer.begin(table);
+                    renderer.begin(table.rsplit_once('#').map_or(table, |(name, _)| name));
                     let commands = renderer.commands(plan, target, *stamp).expect("checked when it was planned");
                     renderer.build().feed(table, commands);
                 }
@@ -109,6 +128,7 @@ pub(crate) struct Request<'a> {
     /// Whether an entry is read by a later statement.
     pub(crate) read_later: &'a dyn Fn(&str) -> bool,
     pub(crate) sinks: &'a BTreeMap<String, OpenSink>,
+    pub(crate) desk: Desk,
     pub(crate) dataflow: String,
     pub(crate) clock_input: u32,
     pub(crate) timezone: chrono_tz::Tz,
@@ -131,7 +151,9 @@ pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>)
                 steps.push(Step::Table { spec: spec(name, table), inserts });
             }
             Kind::Dynamic(view) => {
-                steps.push(Step::View { name: name.clone(), plan: view.plan.clone(), stamp: view.stamp });
+                let (plan, stamp, errors_input) = (view.plan.clone(), view.stamp, view.errors_input);
+                steps.push(Step::View { name: name.clone(), plan, stamp, errors_input });
+                asks(name, &view.calls, request, &mut steps);
             }
             _ => continue,
         }
@@ -140,6 +162,7 @@ pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>)
     }
     for insert in request.inserts.iter().map(|i| &catalog.inserts[*i]) {
         let Some(table) = catalog.get(&insert.target).and_then(|entry| entry.table()) else { continue };
+        asks(&insert.target, &insert.calls, request, &mut steps);
         if let Some(sink) = request.sinks.get(&insert.target) {
             let (name, plan) = (insert.target.clone(), insert.plan.clone());
             let stopped = Arc::clone(&insert.stopped);
@@ -173,11 +196,18 @@ pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>)
     Ok(())
 }
 
+/// What a statement asks of external functions.
+fn asks(name: &str, calls: &[CallSite], request: &Request<'_>, steps: &mut Vec<Step>) {
+    for site in calls {
+        steps.push(Step::Ask { name: name.to_string(), site: site.clone(), desk: request.desk.clone() });
+    }
+}
 /// A table that is only a sink stores nothing.
 fn is_stored(table: &Table, name: &str, request: &Request<'_>) -> bool {
     table.connector.is_none() || !request.sinks.contains_key(name)
 }
-fn spec(name: &str, table: &Table) -> TableSpec {
+/// The table as it is rendered.
+pub(crate) fn spec(name: &str, table: &Table) -> TableSpec {
     TableSpec {
         name: name.to_string(),
         schema: table.schema.clone(),
@@ -192,7 +222,7 @@ fn target(table: &Table, insert: &Insert) -> InsertTarget {
     use deltaworks_operators::merge::Engine;
     let retract = matches!(table.merge.as_ref().map(|merge| &merge.engine), Some(Engine::Aggregation(_)));
     let (key, stopped) = (table.key.clone(), Arc::clone(&insert.stopped));
-    InsertTarget { key, retract, statement: insert.statement, stopped }
+    InsertTarget { key, retract, statement: insert.statement, merge: insert.merge.clone(), stopped }
 }
 fn keep(catalog: &Catalog, name: &str, request: &Request<'_>, keeps: &mut Vec<(String, String, Kept)>) {
     if let Some(entry) = catalog.get(name)
@@ -207,6 +237,7 @@ fn imports(catalog: &Catalog, steps: &[Step], order: &[String]) -> Vec<(String, 
     for step in steps {
         match step {
             Step::Table { inserts, .. } => inserts.iter().for_each(|(plan, _, _)| Catalog::reads(plan, &mut reads)),
+            Step::Ask { site, .. } => Catalog::reads(&site.arguments, &mut reads),
             Step::View { plan, .. } | Step::Sink { plan, .. } | Step::Feed { plan, .. } => {
                 Catalog::reads(plan, &mut reads);
             }

@@ -11,6 +11,7 @@
 //! | `advance.rs` | installs what is pending, starts and reads sources, completes ticks, flushes sinks |
 //! | `install.rs` | pending definitions become one dataflow on every worker |
 //! | `ticks.rs` | sources start, their records become ticks; back-pressure |
+//! | `reader.rs` | records of a table become commands and dead letters |
 //! | `sinks.rs` | sinks that are open: changes of complete ticks are written |
 //! | `pace.rs` | how fast a replay goes |
 //! | `bench.rs` | how long single changes take |
@@ -18,7 +19,12 @@
 //! | `query.rs` | SELECT at the newest complete tick, EXPLAIN |
 //! | `analyze.rs` | EXPLAIN ANALYZE |
 //! | `write.rs` | one-shot INSERT, UPDATE, DELETE, TRUNCATE |
+//! | `merge.rs` | MERGE INTO |
 //! | `copy.rs` | PUT, COPY INTO |
+//! | `repair.rs` | REPAIR TABLE |
+//! | `pipe.rs` | CREATE PIPE |
+//! | `external.rs` | API connections, external functions |
+//! | `calls.rs` | what continuous queries ask external functions, and the answers |
 //! | `show.rs` | SHOW, DESCRIBE |
 //! | `snapshot.rs` | tables as the batch engine sees them |
 //! | `error.rs` | [`EngineError`]: what went wrong, where, and what would be right |
@@ -26,6 +32,7 @@
 mod advance;
 mod analyze;
 mod bench;
+mod calls;
 mod catalog;
 mod clock;
 mod continuous;
@@ -33,10 +40,15 @@ mod copy;
 mod create;
 mod define;
 mod error;
+mod external;
 mod install;
+mod merge;
 mod options;
 mod pace;
+mod pipe;
 mod query;
+mod reader;
+mod repair;
 mod script;
 mod show;
 mod sinks;

@@ -11,6 +11,7 @@ use deltaworks_sql::arrangement::ArrangementKey;
 use deltaworks_sql::error::{SqlError, closest};
 use deltaworks_sql::explain::{Context, ExplainRow, Target, explain_statement};
 use deltaworks_sql::expr::{ExpressionErrors, Function, ScalarExpr};
+use deltaworks_sql::external::{CallSite, take_calls};
 use deltaworks_sql::lower::{PlanSettings, check_query, lower_query};
 use deltaworks_sql::parser::{Body, Name, Spanned, Statement, place_of, rewrite, shown_name, table_names};
 use deltaworks_sql::plan::{Node, Plan};
@@ -20,6 +21,7 @@ use deltaworks_sql::session::{Answer, ClockReading};
 use crate::analyze::by_line;
 use crate::catalog::{Catalog, Entry, Kind};
 use crate::error::EngineError;
+use crate::external::check_placed;
 use crate::options::Evaluation;
 use crate::script::Engine;
 
@@ -30,6 +32,8 @@ pub(crate) struct Continuous {
     pub(crate) plan: Plan,
     pub(crate) logical: LogicalPlan,
     pub(crate) stamp: Option<usize>,
+    /// What it asks of external functions.
+    pub(crate) calls: Vec<CallSite>,
 }
 
 /// How many failed expressions of one statement are named.
@@ -56,6 +60,7 @@ impl Engine {
     }
     /// Runs an analysed plan that reads the named tables, and says what could not be computed.
     pub(crate) fn run(&mut self, plan: LogicalPlan, names: &[Name]) -> Result<Answered> {
+        self.check_calls(&plan)?;
         let reads = self.reads(names);
         self.check_no_streams(&reads)?;
         self.catch_up(&reads)?;
@@ -112,7 +117,7 @@ impl Engine {
         for name in names {
             let qualified = self.catalog.qualify(name);
             if self.catalog.get(&qualified).is_none() {
-                let known = self.catalog.entries.keys().filter(|n| !n.ends_with("$errors"));
+                let known = self.catalog.entries.keys().filter(|n| !n.contains('$'));
                 let known: Vec<String> = known.map(|n| short(n).to_string()).collect();
                 let help = match closest(name.object(), &known) {
                     _ if known.is_empty() => "create it first: there are no tables yet".to_string(),
@@ -207,6 +212,8 @@ impl Engine {
         check_query(&query)?;
         let names = self.check_reads(body)?;
         let logical = self.session.logical_plan(&query)?;
+        self.check_calls(&logical)?;
+        check_placed(&logical)?;
         let optimized = self.session.optimize_for_stream(logical.clone())?;
         let settings = PlanSettings { join_strategy: self.join_strategy, hints: body.hints.clone() };
         let lowered = lower_query(&optimized, &self.catalog, &settings).map_err(|error| self.in_views(error, &names))?;
@@ -217,7 +224,12 @@ impl Engine {
         self.check_no_sinks(&plan)?;
         check_windows(&plan, &self.session)?;
         let stamp = take_stamp(&mut plan)?;
-        Ok(Continuous { plan, logical, stamp })
+        let mut calls = Vec::new();
+        let plan = take_calls(plan, &|function| self.catalog.results_of(function), &mut calls)?;
+        for site in &mut calls {
+            site.function = self.catalog.qualify_text(&site.function);
+        }
+        Ok(Continuous { plan, logical, stamp, calls })
     }
     /// A stream keeps no rows that a statement of its own could read.
     pub(crate) fn check_no_streams(&self, reads: &BTreeSet<String>) -> Result<()> {

@@ -13,6 +13,7 @@ use deltaworks_sql::parser::{Name, Spanned, Statement, parse_script, substitute,
 use deltaworks_sql::session::Session;
 
 use crate::bench::Figures;
+use crate::calls::Calls;
 use crate::catalog::{self, Catalog, Kind};
 use crate::clock::Clock;
 use crate::error::EngineError;
@@ -47,12 +48,16 @@ pub struct Engine {
     pub(crate) timezone: chrono_tz::Tz,
     results: Results,
     messages: Messages,
-    stop: Arc<AtomicBool>,
+    pub(crate) stop: Arc<AtomicBool>,
     pub(crate) next_input: u32,
     pub(crate) statements: u32,
     pub(crate) dataflows: u32,
     /// The clock inputs of the installed dataflows, by their names.
     pub(crate) clocks: BTreeMap<String, InputId>,
+    /// What continuous queries ask of external functions.
+    pub(crate) calls: Calls,
+    /// Rows that COPY INTO rejected, by table.
+    pub(crate) rejected: BTreeMap<String, u64>,
     /// Records at the end that are measured one by one.
     pub(crate) single: usize,
     pub(crate) figures: Figures,
@@ -97,6 +102,8 @@ impl Engine {
             statements: 0,
             dataflows: 0,
             clocks: BTreeMap::new(),
+            calls: Calls::default(),
+            rejected: BTreeMap::new(),
             single: 0,
             figures: Figures::default(),
             read_later: BTreeSet::new(),
@@ -187,6 +194,9 @@ impl Engine {
             | Statement::CreateTable(_)
             | Statement::CreateView(_)
             | Statement::CreateFunction(_)
+            | Statement::CreateConnection { .. }
+            | Statement::CreateExternalFunction(_)
+            | Statement::CreatePipe(_)
             | Statement::Set { .. } => self.execute(statement),
             _ => Ok(()),
         }
@@ -219,6 +229,13 @@ impl Engine {
                 self.report(count, "deleted");
                 Ok(())
             }
+            Statement::Merge(merge) => {
+                let done = self.merge_once(merge)?;
+                let total = done.inserted + done.updated + done.deleted;
+                let what = format!("merged: {} inserted, {} updated, {} deleted", done.inserted, done.updated, done.deleted);
+                self.report(total, &what);
+                Ok(())
+            }
             Statement::Truncate(name) => {
                 let count = self.truncate(name)?;
                 self.report(count, &format!("deleted from {name}"));
@@ -248,7 +265,16 @@ impl Engine {
                 self.report(loaded, &format!("copied into {}", copy.table));
                 Ok(())
             }
-            other => Err(not_supported(other)),
+            Statement::Repair { table, body } => {
+                let (rows, letters) = self.repair(table, body)?;
+                self.report(rows, &format!("of {table} repaired, {letters} dead letters removed"));
+                Ok(())
+            }
+            Statement::CreatePipe(create) => self.create_pipe(create, statement),
+            Statement::CreateConnection { name, if_not_exists, options } => {
+                self.create_connection(name, *if_not_exists, options)
+            }
+            Statement::CreateExternalFunction(create) => self.create_external_function(create, statement),
         }
     }
     fn report(&mut self, count: usize, what: &str) {
@@ -285,7 +311,7 @@ impl Engine {
                 "REFRESH takes a dynamic table; tables are always fresh",
             ));
         }
-        self.catch_up(&BTreeSet::from([qualified]))
+        self.refresh_all(&BTreeSet::from([qualified]))
     }
 }
 
@@ -295,6 +321,9 @@ fn reads_of(statement: &Statement) -> BTreeSet<String> {
     match statement {
         Statement::Truncate(name) => {
             names.insert(name.object().to_string());
+        }
+        Statement::Repair { table, .. } => {
+            names.insert(format!("{}$errors", table.object()));
         }
         Statement::StatementSet(statements) => names.extend(statements.iter().flat_map(|s| reads_of(&s.node))),
         _ => {}
@@ -311,18 +340,6 @@ fn analyzed_by(statement: &Statement) -> BTreeSet<String> {
         Statement::Explain { analyze: true, .. } => reads_of(statement),
         _ => BTreeSet::new(),
     }
-}
-
-pub(crate) fn not_supported(statement: &Statement) -> EngineError {
-    let what = match statement {
-        Statement::Merge(_) => "MERGE INTO",
-        Statement::Repair { .. } => "REPAIR TABLE",
-        Statement::CreatePipe(_) => "CREATE PIPE",
-        Statement::CreateExternalFunction(_) => "CREATE EXTERNAL FUNCTION",
-        Statement::CreateConnection { .. } => "CREATE API CONNECTION",
-        _ => "this statement",
-    };
-    EngineError::new(format!("{what} is not supported yet"), "see the list of statements in the README")
 }
 
 /// Reads a script: a file, or the `job.sql` of a folder.

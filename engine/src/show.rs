@@ -6,7 +6,7 @@ use deltaworks_connectors::format::text::ResultSet;
 use deltaworks_dataflow::{Column, DataType, Datum, Diff, Row, Schema};
 use deltaworks_sql::parser::{Name, Show};
 
-use crate::catalog::Kind;
+use crate::catalog::{InsertKind, Kind};
 use crate::error::EngineError;
 use crate::query::short;
 use crate::script::Engine;
@@ -43,7 +43,8 @@ impl Engine {
         let wanted = of.map_or(self.catalog.current.clone(), |name| name.object().to_string());
         let visible = self.catalog.entries.iter().filter_map(|(name, entry)| {
             let (owner, object) = name.split_once('.')?;
-            let shown = owner == wanted && !matches!(entry.kind, Kind::Errors(_));
+            // A name with a $ is made by another: dead letters, a pipe's source.
+            let shown = owner == wanted && !object.contains('$');
             shown.then(|| Row::pack([text(object), text(entry.noun())]))
         });
         let rows = visible.collect();
@@ -81,8 +82,17 @@ impl Engine {
                 rows.push(Row::pack([text(short(name)), text("dynamic table"), state(&entry.dataflow)]));
             }
         }
+        for (name, pipe) in self.catalog.pipes.iter().filter(|(_, pipe)| pipe.folder.is_some()) {
+            let state = if self.sources.is_started(name) { "running" } else { "pending" };
+            rows.push(Row::pack([text(short(&pipe.target)), text(format!("pipe {}", short(name))), text(state)]));
+        }
         for insert in &self.catalog.inserts {
-            rows.push(Row::pack([text(short(&insert.target)), text("insert"), state(&insert.dataflow)]));
+            let kind = match &insert.kind {
+                InsertKind::Insert => "insert".to_string(),
+                InsertKind::Merge => "merge".to_string(),
+                InsertKind::Pipe(pipe) => format!("pipe {}", short(pipe)),
+            };
+            rows.push(Row::pack([text(short(&insert.target)), text(kind), state(&insert.dataflow)]));
         }
         ResultSet { schema: schema(&columns), rows }
     }
@@ -105,9 +115,19 @@ impl Engine {
                 line.1.extend(samples.iter().cloned());
             }
         }
-        for (table, letters) in &self.sources.progress.dead {
+        for (table, letters) in self.sources.progress.dead.iter().chain(&self.rejected) {
             let what = format!("dead letters, see {}$errors", short(table));
             lines.entry((short(table).to_string(), what)).or_default().0 += i64::try_from(*letters).unwrap_or(i64::MAX);
+        }
+        for (function, (count, sample)) in &self.calls.nulls {
+            let what = "answers that are NULL for a reason".to_string();
+            let line = lines.entry((short(function).to_string(), what)).or_default();
+            line.0 += i64::try_from(*count).unwrap_or(i64::MAX);
+            line.1.push(sample.clone());
+        }
+        for (table, files) in &self.sources.progress.changed_files {
+            let what = "files that changed after they were loaded".to_string();
+            lines.entry((short(table).to_string(), what)).or_default().0 += i64::try_from(*files).unwrap_or(i64::MAX);
         }
         for sink in self.sinks.values() {
             let what = "rows of a key that another row holds".to_string();

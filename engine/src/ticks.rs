@@ -1,11 +1,12 @@
-//! Sources and ticks: records are read, decoded and handed to the workers, at most two ticks ahead of what is complete.
+//! Sources and ticks: records are read, decoded and handed to the workers, at most four ticks ahead of what is complete.
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use deltaworks_connectors::decode::{DeadLetter, Decoded, Decoder, TableFormat, TopicFilter};
+use deltaworks_connectors::decode::{TableFormat, TopicFilter};
 use deltaworks_connectors::error::Error;
 use deltaworks_connectors::file::FileSource;
+use deltaworks_connectors::folder::FolderSource;
 use deltaworks_connectors::format::Format;
 use deltaworks_connectors::ordered::{OrderedFiles, TimestampColumn};
 use deltaworks_connectors::record::{NO_TIMESTAMP, Records};
@@ -19,6 +20,8 @@ use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::options::Options;
 use crate::pace::Pace;
+use crate::pipe::Folder;
+use crate::reader::{Progress, Reader, read_ordered};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -28,18 +31,6 @@ const IN_FLIGHT: Time = 4;
 /// Bytes of records per tick and worker.
 const TICK_BYTES: usize = 4 << 20;
 
-/// A table that reads from a source.
-struct Reader {
-    name: String,
-    decoder: Box<dyn Decoder>,
-    topics: TopicFilter,
-    input: InputId,
-    errors_input: InputId,
-    errors_fail: bool,
-    /// Its lane of ordered files.
-    lane: usize,
-}
-
 enum Feed {
     Recording {
         replay: Replay,
@@ -48,6 +39,7 @@ enum Feed {
     Files(FileSource),
     /// Files merged by a timestamp column; readers know their lanes.
     Ordered(OrderedFiles),
+    Folder(FolderSource),
 }
 impl Feed {
     /// What a reader's progress is told by.
@@ -56,12 +48,13 @@ impl Feed {
             Feed::Recording { replay, .. } => replay,
             Feed::Files(files) => files,
             Feed::Ordered(files) => files.source(reader.lane),
+            Feed::Folder(folder) => folder,
         }
     }
     /// How long it is until the next tick of a paced replay is due, and the timestamp before which its records lie.
     fn due(&self, pace: &mut Pace) -> (Duration, i64) {
         let (next, frame) = match self {
-            Feed::Files(_) | Feed::Ordered(_) => (None, 0),
+            Feed::Files(_) | Feed::Ordered(_) | Feed::Folder(_) => (None, 0),
             Feed::Recording { log: Some(log), .. } => (log.as_slice().first().map(|tick| tick.clock_us / 1000), 0),
             Feed::Recording { replay, log: None } => (replay.next_timestamp(), pace.frame()),
         };
@@ -81,15 +74,15 @@ struct Source {
     feed: Feed,
     readers: Vec<Reader>,
     ended: bool,
+    /// Whether the last read found that nothing is there for now.
+    idle: bool,
+    /// The pipe that it is read for.
+    pipe: Option<String>,
 }
-
-/// What was read, for the report at the end.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Progress {
-    pub(crate) records: u64,
-    pub(crate) ignored: u64,
-    /// Dead letters by table.
-    pub(crate) dead: BTreeMap<String, u64>,
+impl Source {
+    fn new(feed: Feed, readers: Vec<Reader>) -> Self {
+        Source { feed, readers, ended: false, idle: false, pipe: None }
+    }
 }
 
 /// The sources of a run.
@@ -158,6 +151,11 @@ impl Sources {
         }
         self.open.retain(|source| !source.readers.is_empty());
     }
+    /// Stops watching the folder of a pipe.
+    pub(crate) fn forget_pipe(&mut self, pipe: &str) {
+        self.started.retain(|other| other != pipe);
+        self.open.retain(|source| source.pipe.as_deref() != Some(pipe));
+    }
     /// Starts the sources of the given tables together.
     pub(crate) fn start(&mut self, options: &Options, tables: &[(String, &Entry)]) -> Result<()> {
         let mut recorded: Vec<(&str, &Entry, &Table, String)> = Vec::new();
@@ -177,7 +175,7 @@ impl Sources {
                         lanes.push((files, column));
                         lane_readers.push(reader);
                     } else {
-                        self.open.push(Source { feed: Feed::Files(files), readers: vec![reader], ended: false });
+                        self.open.push(Source::new(Feed::Files(files), vec![reader]));
                     }
                 }
                 Some(other) => {
@@ -192,7 +190,7 @@ impl Sources {
         }
         if !lanes.is_empty() {
             let feed = Feed::Ordered(OrderedFiles::new(lanes));
-            self.open.push(Source { feed, readers: lane_readers, ended: false });
+            self.open.push(Source::new(feed, lane_readers));
         }
         if !recorded.is_empty() {
             self.start_replay(options, &recorded)?;
@@ -224,8 +222,51 @@ impl Sources {
             let reader = table_format(table).and_then(|format| Reader::new(name, table, &format, filter));
             readers.push(reader.map_err(|error| at(entry, error))?);
         }
-        self.open.push(Source { feed: Feed::Recording { replay, log }, readers, ended: false });
+        self.open.push(Source::new(Feed::Recording { replay, log }, readers));
         Ok(())
+    }
+    /// Starts watching the folder of a pipe. While recordings are replayed, it gives what is there and ends.
+    pub(crate) fn start_folder(&mut self, options: &Options, pipe: &str, to: (&str, &Table), from: &Folder) -> Result<()> {
+        let source = FolderSource::open(&from.path, &from.names, &from.format, options.replay.is_some())?;
+        let (name, table) = to;
+        let reader = Reader::new(name, table, &from.format, TopicFilter::default())?;
+        let readers = vec![Reader { filled: Some(from.filled.clone()), ..reader }];
+        self.open.push(Source { pipe: Some(pipe.to_string()), ..Source::new(Feed::Folder(source), readers) });
+        self.started.push(pipe.to_string());
+        Ok(())
+    }
+    /// Whether every started source has ended or has nothing for now.
+    pub(crate) fn idle(&self) -> bool {
+        self.open.iter().all(|source| source.ended || source.idle)
+    }
+    /// Asks again the sources that had nothing.
+    pub(crate) fn ask_again(&mut self) {
+        for source in &mut self.open {
+            source.idle = false;
+            if let Feed::Folder(folder) = &mut source.feed {
+                folder.look_again();
+            }
+        }
+    }
+    /// What is there and cannot be read yet: files that may still grow.
+    pub(crate) fn waiting(&self) -> Vec<PathBuf> {
+        let folders = self.open.iter().filter_map(|source| match &source.feed {
+            Feed::Folder(folder) => Some(folder.waiting()),
+            _ => None,
+        });
+        folders.flatten().collect()
+    }
+    /// Files that changed after they were read, with the table that they were read into.
+    pub(crate) fn take_changed(&mut self) -> Vec<(String, PathBuf)> {
+        let mut changed = Vec::new();
+        for source in &mut self.open {
+            let (Feed::Folder(folder), Some(reader)) = (&mut source.feed, source.readers.first()) else { continue };
+            changed.extend(folder.take_changed().into_iter().map(|path| (reader.name.clone(), path)));
+        }
+        for (table, _) in &changed {
+            *self.progress.changed_files.entry(table.clone()).or_default() += 1;
+        }
+        changed
     }
     /// Whether every started source has ended.
     pub(crate) fn ended(&self) -> bool {
@@ -236,6 +277,7 @@ impl Sources {
         &mut self,
         options: &Options,
         clock: &mut Clock,
+        timezone: chrono_tz::Tz,
         workers: usize,
     ) -> Result<Vec<(InputId, InputBatch)>> {
         let mut batches = Vec::new();
@@ -270,7 +312,17 @@ impl Sources {
                 Feed::Recording { replay, log: None } => replay.read_before(end, records_max, bytes_max, &mut records)?,
                 Feed::Files(files) => files.read(records_max, bytes_max, &mut records)?,
                 Feed::Ordered(_) => ReadState::End,
+                Feed::Folder(folder) => {
+                    let known = folder.topics().len();
+                    let state = folder.read(records_max, bytes_max, &mut records)?;
+                    if folder.topics().len() > known {
+                        let topics = TopicFilter::all(folder.topics());
+                        source.readers.iter_mut().for_each(|reader| reader.topics = topics.clone());
+                    }
+                    state
+                }
             };
+            source.idle = state == ReadState::Idle;
             source.ended = state == ReadState::End;
             if let Some(latest) = records.latest() {
                 clock.saw_record(latest);
@@ -278,7 +330,7 @@ impl Sources {
             self.progress.records += records.len() as u64;
             let seen_at = clock.now();
             for reader in &mut source.readers {
-                reader.decode(&records, seen_at, &mut self.progress, &mut batches)?;
+                reader.decode(&records, (seen_at, timezone), &mut self.progress, &mut batches)?;
             }
         }
         Ok(batches)
@@ -311,88 +363,6 @@ fn topic(name: &str, table: &Table) -> Result<String> {
     let options = table.connector.clone().unwrap_or_default();
     let topic = options.require("topic").map_err(|e| EngineError::new(format!("table \"{name}\": {e}"), e.help()))?;
     Ok(topic.to_string())
-}
-
-impl Reader {
-    fn new(name: &str, table: &Table, format: &TableFormat, topics: TopicFilter) -> Result<Self> {
-        Ok(Reader {
-            name: name.to_string(),
-            decoder: format.decoder()?,
-            topics,
-            input: table.input,
-            errors_input: table.errors_input,
-            errors_fail: table.errors_fail,
-            lane: 0,
-        })
-    }
-    fn decode(
-        &mut self,
-        records: &Records,
-        seen_at: i64,
-        progress: &mut Progress,
-        batches: &mut Vec<(InputId, InputBatch)>,
-    ) -> Result<()> {
-        let mut decoded = Decoded::default();
-        self.decoder.decode(records, &self.topics, &mut decoded);
-        self.deliver(decoded, seen_at, progress, batches)
-    }
-    fn deliver(
-        &self,
-        decoded: Decoded,
-        seen_at: i64,
-        progress: &mut Progress,
-        batches: &mut Vec<(InputId, InputBatch)>,
-    ) -> Result<()> {
-        progress.ignored += decoded.ignored;
-        if !decoded.dead.is_empty() {
-            if self.errors_fail {
-                return Err(failure(&self.name, &decoded.dead[0]));
-            }
-            *progress.dead.entry(self.name.clone()).or_default() += decoded.dead.len() as u64;
-            let letters = decoded.dead.iter().map(|letter| (letter.to_row(seen_at), 1)).collect();
-            batches.push((self.errors_input, InputBatch::Updates(letters)));
-        }
-        if !decoded.commands.is_empty() {
-            batches.push((self.input, InputBatch::Commands(decoded.commands)));
-        }
-        Ok(())
-    }
-}
-/// Reads and decodes one tick of ordered files.
-fn read_ordered(
-    files: &mut OrderedFiles,
-    readers: &mut [Reader],
-    commands_max: usize,
-    clock: &mut Clock,
-    progress: &mut Progress,
-    batches: &mut Vec<(InputId, InputBatch)>,
-) -> Result<ReadState> {
-    let before = files.taken();
-    let mut decoded: Vec<Decoded> = vec![Decoded::default(); files.lanes()];
-    let mut decode = |lane: usize, records: &Records, out: &mut Decoded| {
-        if let Some(reader) = readers.iter_mut().find(|reader| reader.lane == lane) {
-            reader.decoder.decode(records, &reader.topics, out);
-        }
-    };
-    let state = files.read(commands_max, &mut decode, &mut decoded)?;
-    if let Some(latest) = decoded.iter().filter_map(Decoded::latest).max() {
-        clock.saw_record(latest);
-    }
-    progress.records += files.taken() - before;
-    let seen_at = clock.now();
-    for reader in readers {
-        reader.deliver(std::mem::take(&mut decoded[reader.lane]), seen_at, progress, batches)?;
-    }
-    Ok(state)
-}
-fn failure(table: &str, letter: &DeadLetter) -> EngineError {
-    EngineError::new(
-        format!(
-            "could not decode a record of table \"{table}\": \"{}\" partition {} offset {}: {}",
-            letter.source, letter.partition, letter.position, letter.reason
-        ),
-        format!("mend the record, or leave out 'errors' = 'fail' to collect such records in {table}$errors"),
-    )
 }
 
 /// Shares a tick's batches out to the workers: commands in contiguous parts, whose order within a key the positions restore.

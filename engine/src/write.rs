@@ -9,15 +9,17 @@ use deltaworks_connectors::format::text::ResultSet;
 use deltaworks_dataflow::batch::to_array;
 use deltaworks_dataflow::host::InputBatch;
 use deltaworks_dataflow::row::{is_null_field, project, split_field};
-use deltaworks_dataflow::{Command, CommandKind, DataType, Datum, Position, Row, Schema};
+use deltaworks_dataflow::{Command, CommandKind, DataType, Datum, Diff, Position, Row, Schema};
 use deltaworks_operators::merge::{DeleteBehavior, Engine as MergeEngine};
 use deltaworks_sql::expr::{EvalErrors, Evaluator, ExpressionErrors, ScalarExpr};
 use deltaworks_sql::parser::{Body, Insert, Name, Statement, marked_name, parse_script, rewrite};
 use sqlparser::ast;
 
 use crate::catalog::Table;
+use crate::copy::at_instant;
 use crate::create::columns_help;
 use crate::error::EngineError;
+use crate::merge::check_updatable;
 use crate::options::Evaluation;
 use crate::query::{Answered, short};
 use crate::script::Engine;
@@ -75,7 +77,7 @@ impl Engine {
         Ok(count)
     }
     /// Counts what a statement wrote as NULL under the table, for SHOW ERRORS.
-    fn count_failures(&mut self, name: &str, failures: Vec<ExpressionErrors>) {
+    pub(crate) fn count_failures(&mut self, name: &str, failures: Vec<ExpressionErrors>) {
         let Some(entry) = self.catalog.entries.get_mut(name) else { return };
         for failure in failures {
             let line = entry.failures.entry(failure.expression).or_default();
@@ -110,18 +112,11 @@ impl Engine {
     }
     /// A default with the clock read.
     fn default_expression(&mut self, default: &ast::Expr) -> Result<ScalarExpr> {
-        let now = self.clock.now();
-        let timezone = self.session.timezone();
-        Ok(self.session.expression(default, &Schema::default())?.transform(&|part| match part {
-            ScalarExpr::Clock(variable) => {
-                let data_type = ScalarExpr::Clock(variable).data_type();
-                ScalarExpr::literal(variable.at(now, 1, timezone), data_type)
-            }
-            other => other,
-        }))
+        let expression = self.session.expression(default, &Schema::default())?;
+        Ok(at_instant(&expression, self.clock.now(), self.timezone))
     }
     /// The same for the batch engine.
-    fn default_value(&mut self, table: &Table, place: usize) -> Result<ScalarValue> {
+    pub(crate) fn default_value(&mut self, table: &Table, place: usize) -> Result<ScalarValue> {
         let data_type = &table.schema.columns[place].data_type;
         let row = self.default_row(table, place)?;
         let datum = Datum::decode(&mut &row[..], data_type);
@@ -160,13 +155,8 @@ impl Engine {
             return Err(EngineError::new("UPDATE takes one table", "use a subquery in SET or WHERE, or MERGE INTO"));
         }
         let (qualified, table) = self.writable(&Name::from(name))?;
-        if !matches!(engine_of(&table), None | Some(MergeEngine::LastRow | MergeEngine::PartialUpdate)) {
-            return Err(EngineError::new(
-                format!("table \"{}\" cannot be updated: its merge engine decides what a row becomes", short(&qualified)),
-                "insert a row that the engine folds in, or use a table without a merge engine",
-            ));
-        }
-        let assigned = assignments(update, &table)?;
+        check_updatable(&qualified, &table)?;
+        let assigned = assignments(&update.assignments, &table)?;
         let new = |place: &usize| {
             let column = &table.schema.columns[*place].name;
             let old = || ast::Expr::Identifier(ast::Ident::with_quote('"', column));
@@ -213,6 +203,16 @@ impl Engine {
     }
     /// Writes commands to a table as one tick and waits until it is complete.
     pub(crate) fn write(&mut self, name: &str, table: &Table, changes: Vec<(CommandKind, Row)>) -> Result<()> {
+        self.write_with_letters(name, table, changes, Vec::new())
+    }
+    /// The same, with changes of the table's dead letters in the same tick.
+    pub(crate) fn write_with_letters(
+        &mut self,
+        name: &str,
+        table: &Table,
+        changes: Vec<(CommandKind, Row)>,
+        letters: Vec<(Row, Diff)>,
+    ) -> Result<()> {
         let ignored = ignores_deletes(table);
         let lost = changes.iter().filter(|(kind, _)| *kind != CommandKind::Upsert).count();
         if ignored && lost > 0 {
@@ -235,13 +235,19 @@ impl Engine {
             Command { position, kind, row }
         };
         let commands: Vec<Command> = changes.into_iter().enumerate().map(command).collect();
-        let ticks = match self.options.evaluation {
+        let mut ticks = match self.options.evaluation {
             Evaluation::Chopped(_) => self.chop(table, commands),
             _ => vec![commands],
         };
+        let last = ticks.pop().unwrap_or_default();
         for commands in ticks {
             self.send_tick(vec![(table.input, InputBatch::Commands(commands))])?;
         }
+        let mut batches = vec![(table.input, InputBatch::Commands(last))];
+        if !letters.is_empty() {
+            batches.push((table.errors_input, InputBatch::Updates(letters)));
+        }
+        self.send_tick(batches)?;
         self.settle()
     }
     /// Cuts a write into random ticks, some rows retracted and put back in between. For tests.
@@ -277,9 +283,10 @@ fn undo(table: &Table, command: &Command) -> Option<Command> {
     Some(Command { kind, ..command.clone() })
 }
 
-fn assignments(update: &ast::Update, table: &Table) -> Result<BTreeMap<usize, ast::Expr>> {
+/// The columns that UPDATE SET assigns, by their places.
+pub(crate) fn assignments(assignments: &[ast::Assignment], table: &Table) -> Result<BTreeMap<usize, ast::Expr>> {
     let mut assigned = BTreeMap::new();
-    for assignment in &update.assignments {
+    for assignment in assignments {
         let ast::AssignmentTarget::ColumnName(name) = &assignment.target else {
             return Err(EngineError::new("UPDATE assigns to columns", "write SET column = value, .."));
         };
@@ -295,7 +302,7 @@ fn assignments(update: &ast::Update, table: &Table) -> Result<BTreeMap<usize, as
     Ok(assigned)
 }
 /// The command that takes a row of the table away.
-fn loss(table: &Table, row: &[u8]) -> (CommandKind, Row) {
+pub(crate) fn loss(table: &Table, row: &[u8]) -> (CommandKind, Row) {
     let mut bytes = Vec::new();
     if table.key.is_empty() {
         // Computed columns are computed again on the way in.
@@ -312,7 +319,7 @@ fn engine_of(table: &Table) -> Option<&MergeEngine> {
     table.merge.as_ref().map(|merge| &merge.engine)
 }
 /// Whether an update changes the row's key.
-fn moves(table: &Table, old: &[u8], new: &[u8]) -> bool {
+pub(crate) fn moves(table: &Table, old: &[u8], new: &[u8]) -> bool {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     project(old, &table.key, &mut before);
     let places: Option<Vec<usize>> =
@@ -353,7 +360,8 @@ fn split_at_column(row: &[u8], column: usize) -> (Row, Row) {
     let (left, right) = row.split_at(row.len() - rest.len());
     (Row::from_bytes(left), Row::from_bytes(right))
 }
-fn check_not_null(schema: &Schema, row: &[u8]) -> Result<()> {
+/// An error where a row has NULL in a column that is NOT NULL.
+pub(crate) fn check_not_null(schema: &Schema, row: &[u8]) -> Result<()> {
     let mut rest = row;
     for column in &schema.columns {
         let field = split_field(&mut rest);
@@ -375,7 +383,8 @@ fn select_from(table: ast::TableWithJoins, selection: Option<ast::Expr>, more: V
     }
     Ok(body)
 }
-fn parse_query(text: &str) -> Result<Body> {
+/// A query from text that the engine made.
+pub(crate) fn parse_query(text: &str) -> Result<Body> {
     match parse_script(text)?.into_iter().next().map(|statement| statement.node) {
         Some(Statement::Query(body)) => Ok(body),
         _ => Err(EngineError::new("the statement could not be turned into a query", "")),

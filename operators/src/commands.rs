@@ -8,7 +8,9 @@
 //! times. *On late rows*: history before `start` comes as one tick, `start`.
 
 use differential_dataflow::consolidation::consolidate;
+use std::cell::Cell;
 use std::cmp::Reverse;
+use std::rc::Rc;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
@@ -26,6 +28,8 @@ pub struct Target {
     pub key: Vec<usize>,
     /// Whether lost rows are retracted whole instead of deleted by key.
     pub retract: bool,
+    /// For a continuous MERGE: gains become merges, and losses, which it ignores, are counted here.
+    pub merge: Option<Rc<Cell<u64>>>,
     /// The number of the statement, part of the position.
     pub statement: u32,
     /// The tick from which on the table listens.
@@ -75,7 +79,12 @@ fn in_order(mut updates: Vec<((bool, Row), Diff)>, target: &Target) -> Vec<Comma
     });
     let mut commands = Vec::with_capacity(updates.len());
     for ((is_key, row), diff) in updates {
+        if let (Some(ignored), true) = (&target.merge, diff < 0) {
+            ignored.set(ignored.get() + diff.unsigned_abs());
+            continue;
+        }
         let (kind, row) = match (is_key, diff > 0) {
+            (false, true) if target.merge.is_some() => (CommandKind::Merge, row),
             (true, _) => (CommandKind::Delete, row),
             (false, true) => (CommandKind::Upsert, row),
             (false, false) if target.retract || target.key.is_empty() => (CommandKind::Retract, row),

@@ -160,6 +160,7 @@ impl Keyless {
             match command.kind {
                 CommandKind::Upsert => self.insert(command, &mut changes),
                 CommandKind::Retract => self.retract(command, &mut changes),
+                CommandKind::Merge => rejected.push((command, "a table without a key takes no continuous MERGE")),
                 CommandKind::Delete => rejected.push((command, "a table without a key has no row to delete by key")),
             }
         }

@@ -4,6 +4,7 @@ pub mod arrangement;
 pub mod error;
 pub mod explain;
 pub mod expr;
+pub mod external;
 pub mod functions;
 pub mod lower;
 pub mod optimize;

@@ -205,11 +205,17 @@ impl Session {
     ///
     /// # Errors
     /// Types that we do not have.
-    pub fn create_external_function(&self, function: &CreateExternalFunction) -> Result<(), SqlError> {
+    pub fn create_external_function(
+        &self,
+        function: &CreateExternalFunction,
+        caller: Option<Arc<dyn external::Caller>>,
+    ) -> Result<(), SqlError> {
         let parameters = self.parameters(&function.parameters)?;
         let returns = self.sql_type(&function.returns)?.to_arrow();
         let types: Vec<_> = parameters.into_iter().map(|(_, data_type)| data_type).collect();
-        self.register_function(&function.name, |name| external::External::udf(name, types.clone(), returns.clone()));
+        self.register_function(&function.name, |name| {
+            external::External::udf(name, types.clone(), returns.clone(), caller.clone())
+        });
         Ok(())
     }
     /// Removes a function made by CREATE FUNCTION.

@@ -81,7 +81,13 @@ fn what_a_script_can_get_wrong() {
             "CREATE TABLE e (a INT) WITH ('connector' = 'kafka', 'topic' = 'e', 'format' = 'json'); SELECT * FROM e",
             "--replay",
         ),
-        ("MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE", "MERGE INTO is not supported yet"),
+        ("CREATE EXTERNAL FUNCTION f(a INT) RETURNS INT CONNECTION = c", "API connection \"c\" does not exist"),
+        ("CREATE API CONNECTION c TYPE = 'http'", "has no URL"),
+        ("CREATE TABLE t (a STRING); CREATE PIPE p AS COPY INTO t FROM (SELECT 'x' AS a)", "reads no topic"),
+        (
+            "CREATE TABLE t (a STRING); CREATE PIPE p AS COPY INTO t FROM (SELECT value FROM READ_KAFKA('b:1', 'x', '', '', '', '', '', '', '', 'json'))",
+            "'json'",
+        ),
     ];
     for (sql, message) in cases {
         let folder = tempfile::tempdir().unwrap();

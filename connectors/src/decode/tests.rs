@@ -35,7 +35,7 @@ fn commands(table: &TableFormat, decoded: &Decoded) -> Vec<String> {
         let (sign, schema) = match command.kind {
             CommandKind::Upsert => ('+', &table.schema),
             CommandKind::Retract => ('-', &table.schema),
-            CommandKind::Delete => ('x', &keys),
+            CommandKind::Delete | CommandKind::Merge => ('x', &keys),
         };
         let mut text = vec![];
         JsonRows::new(schema).write(&command.row, &mut text);

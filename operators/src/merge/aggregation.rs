@@ -127,7 +127,7 @@ impl MergeEngine for Aggregation {
             CommandKind::Retract if self.subtracts => self.update(current, &command.row, -1),
             CommandKind::Retract => Folded::Rejected("an aggregate of this table cannot take a row back"),
             CommandKind::Delete if current.is_some() => Folded::Remove,
-            CommandKind::Delete => Folded::Keep,
+            CommandKind::Delete | CommandKind::Merge => Folded::Keep,
         }
     }
     fn visible<'a>(&self, state: &'a [u8]) -> Option<&'a [u8]> {

@@ -12,6 +12,9 @@
 //! | `partial_update` | per column the last value that was not NULL | `partial_update.rs` |
 //! | `aggregation` | per column an aggregate of all that arrived | `aggregation.rs` |
 //!
+//! The commands of a continuous MERGE say what to make of the row of their key; they become an upsert, a delete or nothing when
+//! their turn comes (`merges.rs`).
+//!
 //! **State.** One row per key in a [`KeyedStore`]; `first_row` by arrival without deletes keeps the key alone. Commands are
 //! buffered until their tick is complete.
 //!
@@ -25,6 +28,7 @@
 mod aggregation;
 mod first_row;
 mod last_row;
+mod merges;
 mod partial_update;
 mod table;
 #[cfg(test)]
@@ -34,6 +38,7 @@ mod tests_aging;
 mod versioned;
 
 pub use aggregation::{AggregatedColumn, ColumnAggregate};
+pub use merges::{Applied, Apply, Merges};
 
 use differential_dataflow::AsCollection;
 use std::cell::Cell;
@@ -179,6 +184,8 @@ pub struct MergeCounters {
     pub ignored_rows: Cell<u64>,
     /// Keys with commands from two partitions in one tick, once per tick.
     pub mixed_partitions: Cell<u64>,
+    /// Source rows of a MERGE whose key another source row of the same statement and tick was merged into before.
+    pub merged_again: Cell<u64>,
     /// Commands that were rejected.
     pub rejected: Cell<u64>,
     /// Rows that were too old for the table's retention when they arrived.
@@ -201,6 +208,17 @@ pub fn merge<'s>(
     counters: Rc<MergeCounters>,
     name: &str,
 ) -> (Collection<'s>, StreamVec<'s, Time, Rejected>) {
+    merge_with(commands, spec, counters, Rc::default(), name)
+}
+
+/// The same, where what a continuous MERGE makes of a row is asked of `merges`.
+pub fn merge_with<'s>(
+    commands: StreamVec<'s, Time, Command>,
+    spec: MergeSpec,
+    counters: Rc<MergeCounters>,
+    merges: Rc<Merges>,
+    name: &str,
+) -> (Collection<'s>, StreamVec<'s, Time, Rejected>) {
     let mut builder = OperatorBuilder::new(name.to_owned(), commands.scope());
     let (columns, mut scratch) = (KeyColumns::new(spec.key.clone()), Vec::new());
     let by_key = Exchange::new(move |command: &Command| key_hash(&columns, command, &mut scratch));
@@ -208,7 +226,7 @@ pub fn merge<'s>(
     let (rows, row_stream) = builder.new_output();
     let (rejected, rejected_stream) = builder.new_output();
     let (mut rows, mut rejected) = (OutputBuilder::from(rows), OutputBuilder::from(rejected));
-    let mut table = Table::new(&spec, counters);
+    let mut table = Table::new(&spec, counters).with_merges(merges);
     builder.build(move |_| {
         let mut waiting: Pending<Command, 2> = Pending::new();
         move |frontiers| {
@@ -225,7 +243,7 @@ pub fn merge<'s>(
     (row_stream.as_collection(), rejected_stream)
 }
 
-/// [`merge`] for a table whose rows leave when the version that is there reaches the age of `spec.retention`. Every worker must
+/// [`merge_with`] for a table whose rows leave when the version that is there reaches the age of `spec.retention`. Every worker must
 /// receive the whole clock.
 ///
 /// A key whose row has left has no state: for every engine the next command is the first. A command meets the state as it
@@ -236,11 +254,12 @@ pub fn merge_aging<'s>(
     clock: StreamVec<'s, Time, i64>,
     spec: MergeSpec,
     counters: Rc<MergeCounters>,
+    merges: Rc<Merges>,
     name: &str,
 ) -> (Collection<'s>, StreamVec<'s, Time, Rejected>) {
     let (columns, mut scratch) = (KeyColumns::new(spec.key.clone()), Vec::new());
     let by_key = Exchange::new(move |command: &Command| key_hash(&columns, command, &mut scratch));
-    let mut table = Table::new(&spec, counters);
+    let mut table = Table::new(&spec, counters).with_merges(merges);
     aging_operator(commands, clock, by_key, name, move |clock, commands, rows, rejected| {
         table.begin_tick(clock);
         table.fold_tick(commands, &mut *rows);
@@ -268,6 +287,7 @@ pub fn keyless<'s>(commands: StreamVec<'s, Time, Command>) -> (Collection<'s>, S
                     match command.kind {
                         CommandKind::Upsert => rows.give((command.row, time, 1)),
                         CommandKind::Retract => rows.give((command.row, time, -1)),
+                        CommandKind::Merge => rejected.give((command, "a table without a key takes no continuous MERGE")),
                         CommandKind::Delete => rejected.give((command, "a table without a key has no row to delete by key")),
                     }
                 }
@@ -280,6 +300,7 @@ pub fn keyless<'s>(commands: StreamVec<'s, Time, Command>) -> (Collection<'s>, S
 fn key_hash(columns: &KeyColumns, command: &Command, scratch: &mut Vec<u8>) -> u64 {
     match command.kind {
         CommandKind::Delete => hash_bytes(&command.row),
+        CommandKind::Merge => hash_bytes(merges::key_of(&command.row, columns.columns().len())),
         CommandKind::Upsert | CommandKind::Retract => columns.hash_of(&command.row, scratch),
     }
 }

@@ -6,7 +6,7 @@
 use std::mem::take;
 use std::rc::Rc;
 
-use super::{DeleteBehavior, Folded, MergeCounters, MergeEngine, MergeSpec, Rejected, add, key_hash};
+use super::{DeleteBehavior, Folded, MergeCounters, MergeEngine, MergeSpec, Merges, Rejected, add, key_hash, merges};
 use crate::keyed_store::{KeyColumns, KeyedStore, Slot};
 use crate::retention::{Aging, push_time, split_time};
 use crate::schedule::Schedule;
@@ -21,6 +21,7 @@ pub(super) struct Table {
     delete: DeleteBehavior,
     store: KeyedStore,
     counters: Rc<MergeCounters>,
+    merges: Rc<Merges>,
     rejected: Vec<Rejected>,
     /// The commands of a tick by hash of their key, then by position.
     order: Vec<(u64, u32)>,
@@ -66,11 +67,16 @@ impl Table {
             delete: spec.delete,
             store: spec.store(),
             counters,
+            merges: Rc::default(),
             rejected: Vec::new(),
             order: Vec::new(),
             aging: spec.retention.clone().map(Aging::new),
             leaving: Schedule::default(),
         }
+    }
+    /// The same table, with statements to ask what a merge makes of a row.
+    pub(super) fn with_merges(self, merges: Rc<Merges>) -> Self {
+        Table { merges, ..self }
     }
     /// Moves the clock of a table with retention to its value at the tick that begins.
     pub(super) fn begin_tick(&mut self, clock: Option<i64>) {
@@ -133,6 +139,7 @@ impl Table {
     fn key_of<'a>(&self, command: &'a Command, scratch: &'a mut Vec<u8>) -> &'a [u8] {
         match command.kind {
             CommandKind::Delete => &command.row,
+            CommandKind::Merge => merges::key_of(&command.row, self.columns.columns().len()),
             CommandKind::Upsert | CommandKind::Retract => self.columns.key_of(&command.row, scratch),
         }
     }
@@ -161,10 +168,23 @@ impl Table {
         let old = stored.map(|(state, _)| state);
         let mut time = stored.and_then(|(_, time)| time);
         let mut state = if old.is_some() { State::Stored } else { State::Absent };
+        let mut merged = None;
         for (_, index) in group.members {
             let index = *index as usize;
             if over(self.aging.as_ref(), time, |aging| aging.arrival(&commands[index])) {
                 (state, time) = (State::Absent, None);
+            }
+            if commands[index].kind == CommandKind::Merge {
+                self.count_merged_again(&mut merged, &commands[index]);
+                let applied = self.merges.apply(state.row(old, commands), &commands[index], self.columns.columns().len());
+                match merges::resolve(&mut commands[index], applied, self.columns.columns().len()) {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(reason) => {
+                        self.rejected.push((commands[index].clone(), reason));
+                        continue;
+                    }
+                }
             }
             let command = &commands[index];
             let mut renewed = command.kind == CommandKind::Upsert;
@@ -247,6 +267,12 @@ impl Table {
             emit(if state.len() == len { state } else { Row::from_bytes(&state[..len]) }, 1);
         }
     }
+    /// Counts a source row of the statement `merged`, which was merged into this key before.
+    fn count_merged_again(&self, merged: &mut Option<u32>, command: &Command) {
+        if merged.replace(command.position.source) == Some(command.position.source) {
+            add(&self.counters.merged_again, 1);
+        }
+    }
     fn count_mixed_partitions(&self, commands: &[Command], group: &Group<'_>) {
         let partition = |member: &(u64, u32)| {
             let position = commands[member.1 as usize].position;
@@ -298,6 +324,7 @@ fn fold(
         CommandKind::Upsert => false,
         CommandKind::Delete => true,
         CommandKind::Retract => !engine.subtracts(),
+        CommandKind::Merge => false,
     };
     match delete {
         DeleteBehavior::Ignore if deletes => {

@@ -151,6 +151,7 @@ fn first_row_by_a_column_is_the_earliest() {
 fn versioned_keeps_the_largest_version() {
     fn newest(old: Option<Fields>, kind: CommandKind, row: Fields) -> Option<Fields> {
         match (old, kind) {
+            (old, CommandKind::Merge) => old,
             (_, CommandKind::Delete) | (None, CommandKind::Retract) => None,
             (Some(old), _) if row[2] < old[2] => Some(old),
             (_, CommandKind::Retract) => None,
@@ -367,6 +368,7 @@ fn keyless_tables_insert_and_take_back() {
                 for row in held[0].keys() {
                     match decode(row, ALL).1.kind {
                         CommandKind::Upsert => add_row(&mut rows, row.1.clone(), 1),
+                        CommandKind::Merge => {}
                         CommandKind::Retract => add_row(&mut rows, row.1.clone(), -1),
                         CommandKind::Delete => {}
                     }

@@ -173,7 +173,7 @@ fn check_all(engine: Option<Engine>, column: Option<usize>, fixed: bool) {
                         Some(engine) => {
                             let spec = MergeSpec::new(vec![0], engine, DeleteBehavior::Allow);
                             let spec = MergeSpec { retention: Some(retention), ..spec };
-                            merge_aging(commands, clock, spec, Rc::default(), "Aging").0
+                            merge_aging(commands, clock, spec, Rc::default(), Rc::default(), "Aging").0
                         }
                     }
                 },

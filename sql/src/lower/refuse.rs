@@ -9,6 +9,7 @@ use sqlparser::ast;
 
 use super::TableInfo;
 use crate::error::SqlError;
+use crate::functions::external::is_external;
 use crate::plan::{JoinKind, Node, Plan};
 
 /// Volatile functions that the engine gives a meaning of its own.
@@ -92,7 +93,8 @@ fn volatile(part: &Expr) -> Option<SqlError> {
         return None;
     };
     let name = call.func.name();
-    let free = call.func.signature().volatility != Volatility::Volatile || ALLOWED.contains(&name);
+    let free =
+        call.func.signature().volatility != Volatility::Volatile || ALLOWED.contains(&name) || is_external(&call.func);
     (!free).then(|| {
         let message = format!("function \"{name}\" cannot be kept up to date");
         SqlError::new(message, "a result must be a function of the tables and the clock")

@@ -17,6 +17,7 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::operators::vec::{Filter, Map};
 
 use super::Renderer;
+use super::merge::MergeSpecification;
 use super::shape::Shape;
 use crate::error::SqlError;
 use crate::expr::ScalarExpr;
@@ -31,6 +32,8 @@ pub struct InsertTarget {
     pub retract: bool,
     /// The number of the statement.
     pub statement: u32,
+    /// Where the statement is a MERGE: its clauses. The plan's rows are then the key, followed by the source row.
+    pub merge: Option<MergeSpecification>,
     /// Set when the INSERT is dropped: nothing is written from then on. Set between ticks only, so that all workers stop at
     /// the same one.
     pub stopped: Arc<AtomicBool>,
@@ -100,9 +103,15 @@ impl<'s> Renderer<'_, '_, 's> {
         target: &InsertTarget,
         stamp_column: Option<usize>,
     ) -> Result<StreamVec<'s, Time, Command>, SqlError> {
+        let stopped = Arc::clone(&target.stopped);
+        let goes_on = move |_: &Command| !stopped.load(Ordering::SeqCst);
+        if let Some(merge) = &target.merge {
+            return Ok(self.merges(plan, merge, target.statement).filter(goes_on));
+        }
         let command_target = Target {
             key: target.key.clone(),
             retract: target.retract,
+            merge: None,
             statement: target.statement,
             start: self.build.start,
         };
@@ -116,8 +125,7 @@ impl<'s> Renderer<'_, '_, 's> {
             Some(column) => self.stamp_gains(rows, column, !target.retract && !target.key.is_empty()),
             None => rows,
         };
-        let stopped = Arc::clone(&target.stopped);
-        Ok(commands(rows, deletes, command_target, "Insert").filter(move |_| !stopped.load(Ordering::SeqCst)))
+        Ok(commands(rows, deletes, command_target, "Insert").filter(goes_on))
     }
     /// The changes of a query for a sink, stamped where `stamp_column` says.
     pub fn sink(

@@ -10,6 +10,7 @@ mod analyze;
 mod insert;
 mod join;
 mod layout;
+mod merge;
 mod rank;
 mod recompute;
 mod shape;
@@ -37,6 +38,7 @@ use crate::session::Session;
 
 pub use analyze::{Measured, add_report};
 pub use insert::{InsertTarget, check_lookups, has_lookup};
+pub use merge::{MergeClause, MergeSpecification};
 pub use recompute::check_windows;
 pub use table::{EXPIRED, TableSpec};
 

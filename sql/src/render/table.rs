@@ -5,7 +5,7 @@ use std::rc::Rc;
 use deltaworks_dataflow::arrange::collection;
 use deltaworks_dataflow::row::{is_null_field, nth_field};
 use deltaworks_dataflow::{Collection, Command, CommandKind, Datum, Diff, Row, Schema, Time};
-use deltaworks_operators::merge::{MergeCounters, MergeSpec, Rejected, keyless, merge, merge_aging};
+use deltaworks_operators::merge::{MergeCounters, MergeSpec, Rejected, keyless, merge_aging, merge_with};
 use deltaworks_operators::retention::{Retention, keyless_aging};
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::Concat;
@@ -75,12 +75,13 @@ impl<'s> Renderer<'_, '_, 's> {
         let shown = Rc::clone(&counters);
         self.build.observe(&format!("{} table", spec.name), move || counter_lines(&shown));
         let name = format!("Merge: {}", spec.name);
+        let merges = self.build.shared(&spec.feed());
         let (rows, rejected) = match (&spec.merge, &spec.retention) {
             (Some(merge_spec), _) if merge_spec.retention.is_some() => {
                 let clock = self.clock();
-                merge_aging(all, clock, merge_spec.clone(), counters, &name)
+                merge_aging(all, clock, merge_spec.clone(), counters, merges, &name)
             }
-            (Some(merge_spec), _) => merge(all, merge_spec.clone(), counters, &name),
+            (Some(merge_spec), _) => merge_with(all, merge_spec.clone(), counters, merges, &name),
             (None, Some(retention)) => {
                 let clock = self.clock();
                 keyless_aging(all, clock, retention.clone(), counters, &name)
@@ -157,6 +158,7 @@ fn counter_lines(counters: &MergeCounters) -> Vec<(String, Diff, Vec<String>)> {
         line("deletes ignored", counters.ignored_deletes.get()),
         line("rows ignored", counters.ignored_rows.get()),
         line("keys seen from two partitions", counters.mixed_partitions.get()),
+        line("source rows of a MERGE behind another of the same key and tick", counters.merged_again.get()),
         line(EXPIRED, counters.expired.get()),
     ]
 }
