@@ -4,6 +4,8 @@
     oracle.py first_touch [TOPICS] [--out DIR] [--tick-records N] [--check]
         The tables of jobs/first_touch from its recorded topics, into DIR/<table>.jsonl
         (TOPICS: jobs/first_touch/topics, DIR: jobs/first_touch/expected).
+    oracle.py uplift|customer_360 [TOPICS] [--out DIR] [--check]
+        The same for the other two jobs.
     oracle.py slt [FILE|FOLDER ..] [--check]
         The answers of the .slt files, in place (default: tests/slt).
 
@@ -22,6 +24,8 @@ import re
 import sys
 
 import duckdb
+
+import job_oracles
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WEEK_MS = 7 * 24 * 3600 * 1000
@@ -229,6 +233,16 @@ def first_touch(topics, tick_records):
     return {f"{name}.jsonl": "".join(json_value(row) + "\n" for row in rows) for name, rows in tables.items()}
 
 
+OTHER_JOBS = {"uplift": (job_oracles.UPLIFT_TOPICS, job_oracles.uplift)}
+
+
+def other_job(name, topics):
+    """Returns file name -> text of the expected tables of a job whose tables do not depend on the ticks."""
+    names, tables = OTHER_JOBS[name]
+    lines = lambda rows: "".join(json_value(row) + "\n" for row in rows)
+    return {f"{table}.jsonl": lines(rows) for table, rows in tables(read_recording(topics, names)).items()}
+
+
 # ---- .slt files -----------------------------------------------------------------------------------------------------
 
 class Record:
@@ -370,6 +384,11 @@ def main():
     touch.add_argument("--out", default=os.path.join(HERE, "../jobs/first_touch/expected"))
     touch.add_argument("--tick-records", type=int, default=8192)
     touch.add_argument("--check", action="store_true")
+    for name in OTHER_JOBS:
+        job = sub.add_parser(name)
+        job.add_argument("topics", nargs="?", default=os.path.join(HERE, f"../jobs/{name}/topics"))
+        job.add_argument("--out", default=os.path.join(HERE, f"../jobs/{name}/expected"))
+        job.add_argument("--check", action="store_true")
     slt = sub.add_parser("slt")
     slt.add_argument("paths", nargs="*")
     slt.add_argument("--check", action="store_true")
@@ -382,7 +401,8 @@ def main():
             except SystemExit as e:
                 raise SystemExit(f"{path}: {e}") from e
         sys.exit(1 if args.check and not right else 0)
-    for name, text in first_touch(args.topics, args.tick_records).items():
+    files = first_touch(args.topics, args.tick_records) if args.what == "first_touch" else other_job(args.what, args.topics)
+    for name, text in files.items():
         right &= settle(os.path.normpath(os.path.join(args.out, name)), text, args.check)
     sys.exit(1 if args.check and not right else 0)
 

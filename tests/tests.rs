@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `replay` | the first-touch job on its recorded topics: complete, delivered twice, other tick sizes, 1, 2 and 4 workers |
+//! | `jobs` | the uplift and the customer job on their recorded topics: the same, and chopped at random |
 //! | `command_line` | exit codes, messages, formats |
 //! | `bad_input` | broken records and broken scripts |
 //! | `external` | external functions against a small HTTP server |
@@ -23,6 +24,8 @@ mod command_line;
 mod explain_analyze;
 #[path = "end_to_end/external.rs"]
 mod external;
+#[path = "end_to_end/jobs.rs"]
+mod jobs;
 #[path = "end_to_end/loading.rs"]
 mod loading;
 #[path = "end_to_end/mission.rs"]

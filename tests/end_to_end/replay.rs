@@ -60,7 +60,7 @@ fn messages_delivered_twice() {
 }
 
 /// Copies recorded topics with every block of 7 records repeated at once, under new offsets.
-fn redeliver(from: &Path, to: &Path) {
+pub(crate) fn redeliver(from: &Path, to: &Path) {
     for topic in std::fs::read_dir(from).unwrap() {
         let topic = topic.unwrap();
         let folder = to.join(topic.file_name());
