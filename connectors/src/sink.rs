@@ -6,13 +6,17 @@
 //! | `upsert-json`, or `'changelog.mode' = 'upsert'` | `{"op":"upsert","tick":7,"key":{..},"row":{..}}`; a delete has row null | every change; needs a key |
 //! | `json` | `{..}` | inserts only |
 //! | `csv` | a line of CSV, below a header with `'header' = 'true'` as for a source | inserts only |
+//! | `raw` | the one column, of type STRING | inserts only |
+//!
+//! With `'sink.mode' = 'snapshot'` a file of `json`, `csv` or `raw` holds the rows that are there, and takes every change:
+//! `snapshot.rs`.
 //!
 //! *Guarantee*: a file is begun anew at every start, so a run's output is complete and in order. Lines are handed to the
 //! system when 64 KiB have gathered, and at [`ChangeSink::flush`].
 
 use deltaworks_dataflow::changelog::{Changes, RowKind};
 use deltaworks_dataflow::row::project;
-use deltaworks_dataflow::{DataType, Schema};
+use deltaworks_dataflow::{DataType, Datum, Schema};
 use std::fs::File;
 use std::io::{Stdout, Write};
 use std::path::{Path, PathBuf};
@@ -21,6 +25,8 @@ use crate::error::{Error, Result};
 use crate::format::csv;
 use crate::format::text::{JsonRows, check_unique, write_csv_header, write_csv_row};
 use crate::options::Options;
+
+mod snapshot;
 
 /// Takes the changes of a view, tick by tick.
 pub trait ChangeSink: Send {
@@ -55,6 +61,8 @@ pub enum SinkFormat {
         /// Whether the names of the columns come first.
         header: bool,
     },
+    /// The one column alone.
+    Raw,
 }
 
 /// Where changes are written.
@@ -79,6 +87,8 @@ pub struct SinkSpec {
     pub schema: Schema,
     /// The key columns, as places in the row.
     pub key: Vec<usize>,
+    /// Whether the file holds the rows that are there, rather than the changes that led to them.
+    pub snapshot: bool,
 }
 
 impl SinkSpec {
@@ -94,16 +104,35 @@ impl SinkSpec {
             "blackhole" => SinkTarget::Blackhole,
             other => return Err(Error::UnknownConnector { name: other.to_owned() }),
         };
-        SinkSpec::new(target, SinkFormat::from_options(options)?, schema, key)
+        let format = SinkFormat::from_options(options)?;
+        let mut spec = SinkSpec::new(target, format, schema, key)?;
+        spec.snapshot = match options.get("sink.mode") {
+            None | Some("append") => false,
+            Some("snapshot") if spec.can_be_snapshot() => true,
+            Some("snapshot") => {
+                let expected = "append; a snapshot is a file with 'format' = 'json', 'csv' or 'raw'";
+                return Err(options.invalid("sink.mode", "snapshot", expected));
+            }
+            Some(value) => return Err(options.invalid("sink.mode", value, "append or snapshot")),
+        };
+        Ok(spec)
+    }
+    fn can_be_snapshot(&self) -> bool {
+        let rows = matches!(self.format, SinkFormat::Json | SinkFormat::Csv { .. } | SinkFormat::Raw);
+        rows && matches!(self.target, SinkTarget::File(_))
     }
     /// A sink of known parts, e.g. the file that stands for a topic in a replay.
     ///
     /// # Errors
     /// A sink by key without a key; two columns of one name.
     pub fn new(target: SinkTarget, format: SinkFormat, schema: &Schema, key: &[usize]) -> Result<SinkSpec> {
-        let spec = SinkSpec { target, format, schema: schema.clone(), key: key.to_vec() };
+        let spec = SinkSpec { target, format, schema: schema.clone(), key: key.to_vec(), snapshot: false };
         if format == SinkFormat::UpsertJson && key.is_empty() {
             return Err(Error::NoKey { sink: spec.name() });
+        }
+        if format == SinkFormat::Raw && schema.types() != [DataType::String] {
+            let reason = "it takes one column of type STRING".to_owned();
+            return Err(Error::Columns { format: "raw", reason });
         }
         if !matches!(format, SinkFormat::Csv { .. }) {
             check_unique(schema)?;
@@ -118,6 +147,10 @@ impl SinkSpec {
         let out = match &self.target {
             SinkTarget::Blackhole => return Ok(Box::new(Blackhole)),
             SinkTarget::Stdout => Output::Stdout(std::io::stdout()),
+            SinkTarget::File(path) if self.snapshot => {
+                create_folder(path)?;
+                return Ok(Box::new(snapshot::SnapshotSink::open(self, path)?));
+            }
             SinkTarget::File(path) => Output::File(create(path)?, path.clone()),
         };
         let mut sink = TextSink { lines: Lines::new(self), buffer: Vec::with_capacity(2 * BUFFER_BYTES), out };
@@ -154,9 +187,10 @@ impl SinkFormat {
             Some("csv") if !upsert => {
                 csv::check_plain(options).and_then(|()| Ok(SinkFormat::Csv { header: csv::has_header(options)? }))
             }
-            Some("csv") => Err(options.invalid("changelog.mode", "upsert", "'format' = 'upsert-json' with it")),
+            Some("raw") if !upsert => Ok(SinkFormat::Raw),
+            Some("csv" | "raw") => Err(options.invalid("changelog.mode", "upsert", "'format' = 'upsert-json' with it")),
             Some(name) => {
-                let known = "changelog-json, upsert-json, json, csv".to_owned();
+                let known = "changelog-json, upsert-json, json, csv, raw".to_owned();
                 Err(Error::UnknownFormat { name: name.to_owned(), known })
             }
         }
@@ -170,10 +204,14 @@ fn file_path(options: &Options) -> Result<PathBuf> {
     }
     Ok(path.to_path_buf())
 }
-fn create(path: &Path) -> Result<File> {
-    if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
-        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+fn create_folder(path: &Path) -> Result<()> {
+    match path.parent().filter(|folder| *folder != Path::new("")) {
+        Some(folder) => std::fs::create_dir_all(folder).map_err(Error::io("create", folder)),
+        None => Ok(()),
     }
+}
+fn create(path: &Path) -> Result<File> {
+    create_folder(path)?;
     File::create(path).map_err(Error::io("create", path))
 }
 
@@ -207,7 +245,7 @@ impl Lines {
         match self.format {
             SinkFormat::ChangelogJson => self.changelog(tick, kind, row, out),
             SinkFormat::UpsertJson => self.upsert(tick, kind, row, out),
-            SinkFormat::Json | SinkFormat::Csv { .. } if kind != RowKind::Insert => {
+            SinkFormat::Json | SinkFormat::Csv { .. } | SinkFormat::Raw if kind != RowKind::Insert => {
                 return Err(Error::NotAppendOnly { sink: self.name.clone(), kind: kind.symbol(), tick });
             }
             SinkFormat::Json => {
@@ -215,6 +253,7 @@ impl Lines {
                 out.push(b'\n');
             }
             SinkFormat::Csv { .. } => write_csv_row(&self.types, row, out),
+            SinkFormat::Raw => write_raw(row, out),
         }
         Ok(())
     }
@@ -245,6 +284,14 @@ impl Lines {
         }
         out.extend_from_slice(b"}\n");
     }
+}
+
+/// Appends a row of one STRING as a line; NULL is an empty one.
+fn write_raw(mut row: &[u8], out: &mut Vec<u8>) {
+    if let Datum::Str(text) = Datum::decode(&mut row, &DataType::String) {
+        out.extend_from_slice(text.as_bytes());
+    }
+    out.push(b'\n');
 }
 
 const BUFFER_BYTES: usize = 64 * 1024;

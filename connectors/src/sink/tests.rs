@@ -112,3 +112,54 @@ fn what_is_refused() {
     let error = below.open().err().expect("a file in the way").to_string();
     assert!(error.starts_with("could not create \""), "{error}");
 }
+
+#[test]
+fn snapshots_hold_the_rows_that_are_there() {
+    let entry = |kind, id, name| (kind, row(id, name));
+    let first = [entry(RowKind::Insert, 2, "b"), entry(RowKind::Insert, 1, "a,"), entry(RowKind::Insert, 3, "c")];
+    let second = [entry(RowKind::UpdateBefore, 2, "b"), entry(RowKind::UpdateAfter, 2, "B"), entry(RowKind::Delete, 3, "c")];
+    let cases: [(&[(&str, &str)], &str, &str); 3] = [
+        (&[("format", "csv")], "1,\"a,\"\n2,b\n3,c\n", "1,\"a,\"\n2,B\n"),
+        (&[("format", "csv"), ("header", "true")], "id,name\n1,\"a,\"\n2,b\n3,c\n", "id,name\n1,\"a,\"\n2,B\n"),
+        (
+            &[("format", "json")],
+            "{\"id\":1,\"name\":\"a,\"}\n{\"id\":2,\"name\":\"b\"}\n{\"id\":3,\"name\":\"c\"}\n",
+            "{\"id\":1,\"name\":\"a,\"}\n{\"id\":2,\"name\":\"B\"}\n",
+        ),
+    ];
+    for (format, after_first, after_second) in cases {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("new/rows");
+        let all = [format, &[("sink.mode", "snapshot")]].concat();
+        let spec = SinkSpec::from_options(&options(&path, &all), &schema(), &[0]).expect("a sink");
+        let mut sink = spec.open().expect("an open sink");
+        let read = || std::fs::read_to_string(&path).expect("a file");
+        assert!(!read().contains('1'));
+        sink.write(&Changes { tick: 1, entries: first.to_vec(), conflicts: 0 }).expect("written");
+        sink.flush().expect("flushed");
+        assert_eq!(read(), after_first);
+        sink.write(&Changes { tick: 2, entries: second.to_vec(), conflicts: 0 }).expect("written");
+        sink.finish().expect("finished");
+        assert_eq!(read(), after_second);
+        assert_eq!(std::fs::read_dir(path.parent().expect("a folder")).expect("a folder").count(), 1);
+    }
+}
+
+#[test]
+fn raw_lines_are_one_text() {
+    let texts = Schema::new(vec![Column::new("id", DataType::String)]);
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("ids.txt");
+    let all = options(&path, &[("format", "raw"), ("sink.mode", "snapshot")]);
+    let mut sink = SinkSpec::from_options(&all, &texts, &[0]).and_then(|spec| spec.open()).expect("an open sink");
+    let entry = |kind, id| (kind, Row::pack([Datum::str(id)]));
+    let entries = vec![entry(RowKind::Insert, "b"), entry(RowKind::Insert, "a\"c"), entry(RowKind::Delete, "b")];
+    sink.write(&Changes { tick: 1, entries, conflicts: 0 }).expect("written");
+    sink.finish().expect("finished");
+    assert_eq!(std::fs::read_to_string(&path).expect("a file"), "a\"c\n");
+    let error = SinkSpec::from_options(&options(&path, &[("format", "raw")]), &schema(), &[0]).expect_err("two columns");
+    assert!(error.to_string().contains("one column of type STRING"), "{error}");
+    let changelog = options(&path, &[("sink.mode", "snapshot")]);
+    let error = SinkSpec::from_options(&changelog, &schema(), &[0]).expect_err("a changelog is no snapshot");
+    assert!(error.to_string().contains("sink.mode"), "{error}");
+}
