@@ -3,8 +3,11 @@
 A function takes the records as `oracle.read_recording` gives them and returns table -> rows, sorted by the table's key.
 """
 import collections
+import datetime
 import decimal
 from fractions import Fraction
+
+EPOCH = datetime.datetime(1970, 1, 1)
 
 
 def rounded(value, places):
@@ -125,3 +128,135 @@ def uplift(records):
             "in_both_arms": sorted(treated & control), "treated_without_purchase": sorted(treated - buyers)})
     return {"dwd_user_campaign_facts": facts, "dws_channel_uplift": channels, "ads_uplift_score": scores,
             "channel_roi": roi, "campaign_audience": audiences}
+
+
+# ---- jobs/customer_360 ----------------------------------------------------------------------------------------------
+
+CUSTOMER_TOPICS = ["crm_members", "app_events", "retail_orders"]
+MS_PER_DAY = 86_400_000
+
+
+def time_text(millis):
+    at = EPOCH + datetime.timedelta(milliseconds=millis)
+    return at.strftime("%Y-%m-%d %H:%M:%S") + (f".{at.microsecond:06}".rstrip("0") if at.microsecond else "")
+
+
+def members_of(records):
+    """The rows of the database's table: what the last envelope of each key left."""
+    members = {}
+    for _, topic, _, _, key, value in records:
+        if topic == "crm_members":
+            members.pop(key, None)
+            if value is not None and value["after"] is not None:
+                members[key] = value["after"]
+    return members
+
+
+def mapping_of(members, events):
+    """(id_type, id_value) -> its row. Of what several members or logins say of one id, the smallest or greatest of each column."""
+    seen = collections.defaultdict(list)
+    one_id = lambda member: "ONE" + member["member_id"][3:]
+    for m in members.values():
+        since, until = time_text(m["register_date"] * MS_PER_DAY), time_text(m["updated_at"])
+        for name in ("member_id", "mobile_hash", "email_hash"):
+            seen[name, m[name]].append((one_id(m), "crm", 100, since, until))
+    for e in events.values():
+        for m in members.values():
+            if e["mobile_hash"] is not None and e["mobile_hash"] == m["mobile_hash"]:
+                for name, confidence in (("union_id", 95), ("device_id", 90)):
+                    seen[name, e[name]].append((one_id(m), e["channel"], confidence, e["event_time"], e["event_time"]))
+    rows = {}
+    for (id_type, id_value), links in sorted(seen.items()):
+        ones, channels, confidences, firsts, lasts = zip(*links)
+        rows[id_type, id_value] = {
+            "id_type": id_type, "id_value": id_value, "one_id": min(ones), "source_channel": min(channels),
+            "confidence": rounded(Fraction(max(confidences), 100), 2), "first_seen": min(firsts), "last_seen": max(lasts)}
+    return rows
+
+
+def purchases_of(events, orders, mapping):
+    rows = []
+    for e in events.values():
+        owner = mapping.get(("union_id", e["union_id"]))
+        if e["event_type"] == "purchase" and e["item_id"] is not None and owner:
+            rows.append({
+                **{"event_id": e["event_id"], "one_id": owner["one_id"]},
+                **{name: e[name] for name in ("event_type", "channel", "platform", "item_id", "item_price")},
+                "quantity": 1, "revenue": money(e["item_price"]), "event_time": e["event_time"],
+                "event_date": e["event_time"][:10], "session_id": e["session_id"]})
+    for o in orders.values():
+        owner = mapping.get(("member_id", o["member_id"]))
+        one_id = owner["one_id"] if owner else o["customer_id"]
+        if one_id is not None:
+            rows.append({
+                "event_id": f"ORT-{o['line_id']}", "one_id": one_id, "event_type": "purchase",
+                "channel": "web" if o["member_id"] is None else "store", "platform": "shop", "item_id": o["stock_code"],
+                "item_price": o["price"], "quantity": o["quantity"], "revenue": money(Fraction(o["price"]) * o["quantity"]),
+                "event_time": o["invoice_date"], "event_date": o["invoice_date"][:10], "session_id": o["invoice"]})
+    return sorted(rows, key=lambda r: r["event_id"])
+
+
+def segment(recency, frequency, monetary):
+    if recency <= 200 and frequency >= 2 and monetary >= 300:
+        return "Champions"
+    if recency <= 600 and frequency >= 2:
+        return "Loyal Customers"
+    return "At Risk" if recency <= 600 else "Hibernating" if recency <= 2000 else "Lost"
+
+
+def rfm_of(purchases, today):
+    rows = []
+    for (one_id,), of in grouped(purchases, "one_id"):
+        days = sorted({p["event_date"] for p in of})
+        rows.append({
+            "one_id": one_id, "recency_days": (today - datetime.date.fromisoformat(days[-1])).days, "frequency": len(days),
+            "monetary": sum(p["revenue"] for p in of), "last_purchase_date": days[-1], "first_purchase_date": days[0]})
+    return rows
+
+
+def with_segment(row):
+    out = {}
+    for name, value in row.items():
+        out[name] = value
+        if name == "monetary":
+            out["rfm_segment"] = segment(row["recency_days"], row["frequency"], value)
+    return out
+
+
+def sets_of(segments, purchases):
+    sets = collections.defaultdict(set)
+    put = lambda tag, one_id: sets[tag].add(int(one_id[3:])) if one_id.startswith("ONE") else None
+    sets["High Value"]
+    for s in segments:
+        put(s["rfm_segment"], s["one_id"])
+        if s["monetary"] >= 300:
+            put("High Value", s["one_id"])
+    for p in purchases:
+        put(f"channel_{p['channel']}", p["one_id"])
+    return {tag: sorted(members) for tag, members in sorted(sets.items()) if members or tag == "High Value"}
+
+
+def packages_of(sets, segments):
+    of = lambda tag: set(sets.get(tag, []))
+    segment_of = {s["one_id"]: s["rfm_segment"] for s in segments}
+    audiences = [
+        ("PKG001", "At Risk High Value", "At Risk AND High Value", of("At Risk") & of("High Value")),
+        ("PKG002", "Champions in the app", "Champions AND channel_app", of("Champions") & of("channel_app")),
+        ("PKG003", "App only", "channel_app AND NOT channel_miniapp", of("channel_app") - of("channel_miniapp"))]
+    return [{
+        "package_id": package, "package_name": name, "segment_rule": rule, "one_id": f"ONE{n:03}",
+        "rfm_segment": segment_of[f"ONE{n:03}"]} for package, name, rule, members in audiences for n in sorted(members)]
+
+
+def customer_360(records):
+    members, events, orders = members_of(records), latest(records, "app_events"), latest(records, "retail_orders")
+    mapping = mapping_of(members, events)
+    purchases = purchases_of(events, orders, mapping)
+    today = (EPOCH + datetime.timedelta(milliseconds=max(r[0] for r in records))).date()
+    rfm = rfm_of(purchases, today)
+    segments = [with_segment(row) for row in rfm]
+    sets = sets_of(segments, purchases)
+    return {"dwd_id_mapping": list(mapping.values()), "dwd_user_events": purchases, "dws_user_rfm": rfm,
+            "dws_user_segment": segments,
+            "ads_user_bitmap": [{"segment_tag": tag, "user_bitmap": members} for tag, members in sets.items()],
+            "ads_audience_package": packages_of(sets, segments)}

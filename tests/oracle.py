@@ -233,7 +233,8 @@ def first_touch(topics, tick_records):
     return {f"{name}.jsonl": "".join(json_value(row) + "\n" for row in rows) for name, rows in tables.items()}
 
 
-OTHER_JOBS = {"uplift": (job_oracles.UPLIFT_TOPICS, job_oracles.uplift)}
+OTHER_JOBS = {"uplift": (job_oracles.UPLIFT_TOPICS, job_oracles.uplift),
+              "customer_360": (job_oracles.CUSTOMER_TOPICS, job_oracles.customer_360)}
 
 
 def other_job(name, topics):

@@ -20,7 +20,18 @@ const UPLIFT: Job = Job {
     name: "uplift",
     tables: &["dwd_user_campaign_facts", "dws_channel_uplift", "ads_uplift_score", "channel_roi", "campaign_audience"],
 };
-const JOBS: [Job; 1] = [UPLIFT];
+const CUSTOMER_360: Job = Job {
+    name: "customer_360",
+    tables: &[
+        "dwd_id_mapping",
+        "dwd_user_events",
+        "dws_user_rfm",
+        "dws_user_segment",
+        "ads_user_bitmap",
+        "ads_audience_package",
+    ],
+};
+const JOBS: [Job; 2] = [UPLIFT, CUSTOMER_360];
 
 impl Job {
     fn topics(&self) -> std::path::PathBuf {
@@ -42,11 +53,32 @@ impl Job {
             assert!(!expected.is_empty(), "{table}");
             assert_eq!(rows(&out.path().join(&file)), expected, "{} {table} {arguments:?}", self.name);
         }
+        if self.name == CUSTOMER_360.name {
+            check_packages(&out.path().join("packages"), &job.join("expected/ads_audience_package.jsonl"));
+        }
     }
 }
 
+/// The exported files hold exactly the members of their packages.
+fn check_packages(folder: &Path, expected: &Path) {
+    let mut packages: BTreeMap<String, String> = BTreeMap::new();
+    let mut all = String::new();
+    for line in golden(expected) {
+        let row: Value = serde_json::from_str(&line).unwrap();
+        let text = |column: &str| row[column].as_str().unwrap().to_string();
+        packages.entry(text("package_id")).or_default().push_str(&format!("{}\n", text("one_id")));
+        let (package, one_id, segment) = (&row["package_id"], &row["one_id"], &row["rfm_segment"]);
+        all.push_str(&format!("{{\"package_id\":{package},\"one_id\":{one_id},\"rfm_segment\":{segment}}}\n"));
+    }
+    let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+    assert_eq!(read("PKG001.txt"), packages["PKG001"]);
+    assert_eq!(read("PKG002.txt"), packages["PKG002"]);
+    assert_eq!(read("PKG003.csv"), format!("one_id\n{}", packages["PKG003"]));
+    assert_eq!(read("all.jsonl"), all);
+}
+
 /// Folds a changelog to its final rows, sorted as text, without `created_at`. What is taken back must be there.
-fn rows(path: &Path) -> Vec<String> {
+pub(crate) fn rows(path: &Path) -> Vec<String> {
     let mut rows: BTreeMap<String, usize> = BTreeMap::new();
     for line in std::fs::read_to_string(path).unwrap().lines() {
         let entry: Value = serde_json::from_str(line).unwrap();
