@@ -12,7 +12,7 @@
 //! | `statements` | what statements say on stderr |
 //! | `retention` | streams, rows that leave with age, the pace of a replay, the limit of joins without equality |
 //! | `explain_analyze` | the rows and failures of every operator |
-//! | `real_input` | the first-touch job on a grocery panel, where that data is there |
+//! | `real_input` | the jobs on real data, where it is there |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
