@@ -1,7 +1,7 @@
 -- Customer 360: one customer out of members, devices and cards; how good a customer that is today; and whom to write to.
 --
 -- ods   crm_members, app_events, retail_orders: the topics as tables
--- dwd   dwd_id_mapping         every known id and whose it is, kept by a continuous INSERT
+-- dwd   dwd_id_mapping         every known id and whose it is, kept by a continuous MERGE
 --       dwd_user_events        every purchase, of app and shop, under one id
 -- dws   dws_user_rfm           recency (it moves with the clock), frequency, monetary
 --       dws_user_segment       and the segment that follows
@@ -111,7 +111,7 @@ FROM (
 WHERE id_value IS NOT NULL
 GROUP BY id_type, id_value;
 
--- The mapping, as a table of its own.
+-- Once known, an id stays: a MERGE takes what is new or changed and never takes back.
 CREATE TABLE dwd_id_mapping (
   id_type         STRING,
   id_value        STRING,
@@ -121,11 +121,22 @@ CREATE TABLE dwd_id_mapping (
   first_seen      TIMESTAMP(3),
   last_seen       TIMESTAMP(3),
   PRIMARY KEY (id_type, id_value) NOT ENFORCED
-) WITH ('table.merge-engine' = 'last_row');
+);
 
-INSERT INTO dwd_id_mapping
-SELECT id_type, id_value, one_id, source_channel, confidence, first_seen, last_seen
-FROM id_link;
+EXECUTE STATEMENT SET BEGIN
+MERGE INTO dwd_id_mapping AS t
+USING id_link AS s
+ON t.id_type = s.id_type AND t.id_value = s.id_value
+WHEN MATCHED THEN UPDATE SET
+  one_id = s.one_id,
+  source_channel = s.source_channel,
+  confidence = s.confidence,
+  first_seen = s.first_seen,
+  last_seen = s.last_seen
+WHEN NOT MATCHED THEN
+  INSERT (id_type, id_value, one_id, source_channel, confidence, first_seen, last_seen)
+  VALUES (s.id_type, s.id_value, s.one_id, s.source_channel, s.confidence, s.first_seen, s.last_seen);
+END;
 
 -- Purchases under one id: of members who are members now, and of customers of the web shop under their number. What nobody
 -- can be named for yet comes in when its id becomes known.
