@@ -98,9 +98,10 @@ impl CompiledUdf {
             config_options: Arc::clone(&self.options),
         };
         let result = self.function.function.invoke_with_args(arguments).map_err(|_| Fault)?;
-        let array = result.into_array(1).map_err(|_| Fault)?;
-        let array = cast(&array, &self.to.to_arrow()).map_err(|_| Fault)?;
-        if array.is_empty() {
+        let given = result.into_array(1).map_err(|_| Fault)?;
+        let array = cast(&given, &self.to.to_arrow()).map_err(|_| Fault)?;
+        // A value that our type does not hold, e.g. milliseconds that are too many microseconds, is cast to NULL.
+        if array.is_empty() || (array.is_null(0) && !given.is_null(0)) {
             return Err(Fault);
         }
         Ok(match datum_at(&array, &self.to, 0).into_owned() {
