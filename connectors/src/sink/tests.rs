@@ -118,7 +118,8 @@ fn snapshots_hold_the_rows_that_are_there() {
     let entry = |kind, id, name| (kind, row(id, name));
     let first = [entry(RowKind::Insert, 2, "b"), entry(RowKind::Insert, 1, "a,"), entry(RowKind::Insert, 3, "c")];
     let second = [entry(RowKind::UpdateBefore, 2, "b"), entry(RowKind::UpdateAfter, 2, "B"), entry(RowKind::Delete, 3, "c")];
-    let cases: [(&[(&str, &str)], &str, &str); 3] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+    let cases: [Case<'_>; 3] = [
         (&[("format", "csv")], "1,\"a,\"\n2,b\n3,c\n", "1,\"a,\"\n2,B\n"),
         (&[("format", "csv"), ("header", "true")], "id,name\n1,\"a,\"\n2,b\n3,c\n", "id,name\n1,\"a,\"\n2,B\n"),
         (
