@@ -2,7 +2,7 @@
 //!
 //! A sink receives, per tick and key, one consolidated change: `+I`, `-U` then `+U`, or `-D`.
 
-use crate::row::{Row, field_len, project};
+use crate::row::{Row, project};
 use crate::{Diff, Time};
 
 /// What a changelog entry does to its row.
@@ -69,21 +69,6 @@ impl Changelog {
         if self.key.is_empty() {
             return keyless(tick, updates);
         }
-        let mut changes = Changes { tick, ..Changes::default() };
-        if self.key.iter().enumerate().all(|(place, column)| place == *column) {
-            // The rows are in the order of their keys already.
-            let mut rest = updates.into_iter().peekable();
-            while let Some((row, diff)) = rest.next() {
-                let key = Row::from_bytes(leading(&row, self.key.len()));
-                let mut group = Group::default();
-                group.add(row, diff);
-                while let Some((row, diff)) = rest.next_if(|(next, _)| leading(next, self.key.len()) == &key[..]) {
-                    group.add(row, diff);
-                }
-                changes.push(group);
-            }
-            return changes;
-        }
         let mut keyed: Vec<(Row, Row, Diff)> = Vec::with_capacity(updates.len());
         let mut scratch = Vec::new();
         for (row, diff) in updates {
@@ -91,7 +76,11 @@ impl Changelog {
             project(&row, &self.key, &mut scratch);
             keyed.push((Row::from_bytes(&scratch), row, diff));
         }
-        keyed.sort();
+        // Behind the key columns, where they lead, the rows are in this order already.
+        if !self.key.iter().enumerate().all(|(place, column)| place == *column) {
+            keyed.sort();
+        }
+        let mut changes = Changes { tick, ..Changes::default() };
         let mut rest = keyed.into_iter().peekable();
         while let Some((key, row, diff)) = rest.next() {
             let mut group = Group::default();
@@ -103,12 +92,6 @@ impl Changelog {
         }
         changes
     }
-}
-
-/// The first fields of a row.
-fn leading(row: &[u8], fields: usize) -> &[u8] {
-    let end = (0..fields).fold(0, |end, _| end + field_len(&row[end..]));
-    &row[..end]
 }
 
 /// The updates of one key, in the order of their rows.

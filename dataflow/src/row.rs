@@ -503,6 +503,12 @@ pub fn split_field<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
     *bytes = rest;
     field
 }
+/// The bytes of the first `fields` fields, and those of the others.
+#[inline]
+pub fn split_fields(bytes: &[u8], fields: usize) -> (&[u8], &[u8]) {
+    let end = (0..fields).fold(0, |end, _| end + field_len(&bytes[end..]));
+    bytes.split_at(end)
+}
 /// The encoded bytes of field `index`.
 #[inline]
 pub fn nth_field(mut bytes: &[u8], index: usize) -> &[u8] {

@@ -16,7 +16,7 @@ use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::Operator;
 
 use deltaworks_dataflow::arrange::collection;
-use deltaworks_dataflow::row::{encode_int, field_len, hash_bytes};
+use deltaworks_dataflow::row::{encode_int, hash_bytes, split_fields};
 use deltaworks_dataflow::{Collection, Diff, Row, Time};
 use differential_dataflow::consolidation::consolidate;
 
@@ -24,14 +24,11 @@ use crate::pending::Pending;
 
 /// The row with the stamp put in as column `column`.
 fn with_stamp(row: &[u8], column: usize, stamp: i64) -> Row {
-    let mut at = 0;
-    for _ in 0..column {
-        at += field_len(&row[at..]);
-    }
+    let (before, after) = split_fields(row, column);
     let mut bytes = Vec::with_capacity(row.len() + 9);
-    bytes.extend_from_slice(&row[..at]);
+    bytes.extend_from_slice(before);
     encode_int(&mut bytes, stamp);
-    bytes.extend_from_slice(&row[at..]);
+    bytes.extend_from_slice(after);
     Row::from_bytes(&bytes)
 }
 

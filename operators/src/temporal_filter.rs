@@ -115,20 +115,10 @@ impl<B: FnMut(&[u8]) -> (Option<i64>, Option<i64>)> Filter<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Multiset, Pair, Random, Script, Shape, add, check, flat, ints};
-    use deltaworks_dataflow::{DataType, Datum, KeyedCollection};
+    use crate::testing::{Multiset, Pair, Random, Script, Shape, add, check, fields, flat, ints};
+    use deltaworks_dataflow::KeyedCollection;
     use timely::dataflow::operators::vec::Broadcast;
 
-    fn fields(row: &[u8]) -> Vec<Option<i64>> {
-        let (mut rest, mut fields) = (row, Vec::new());
-        while !rest.is_empty() {
-            fields.push(match Datum::decode(&mut rest, &DataType::BigInt) {
-                Datum::Int(value) => Some(value),
-                _ => None,
-            });
-        }
-        fields
-    }
     fn bound(random: &mut Random) -> Option<i64> {
         if random.once_in(4) { None } else { Some(random.below(30) as i64) }
     }

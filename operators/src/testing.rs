@@ -5,7 +5,7 @@
 //! of several times and inputs that are ahead of each other. The output is compared with the reference, which is given
 //! the whole contents of the inputs as of each tick.
 
-use deltaworks_dataflow::{Collection, Datum, Diff, KeyedCollection, Row, Time};
+use deltaworks_dataflow::{Collection, DataType, Datum, Diff, KeyedCollection, Row, Time};
 use differential_dataflow::{AsCollection, VecCollection};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -145,6 +145,17 @@ pub(crate) fn add<D: Ord>(multiset: &mut Multiset<D>, row: D, diff: Diff) {
     }
 }
 
+/// The fields of a row of integers.
+pub(crate) fn fields(row: &[u8]) -> Vec<Option<i64>> {
+    let (mut rest, mut fields) = (row, Vec::new());
+    while !rest.is_empty() {
+        fields.push(match Datum::decode(&mut rest, &DataType::BigInt) {
+            Datum::Int(value) => Some(value),
+            _ => None,
+        });
+    }
+    fields
+}
 /// A row of integers; None is NULL.
 pub(crate) fn ints(fields: &[Option<i64>]) -> Row {
     Row::pack(fields.iter().map(|field| field.map_or(Datum::Null, Datum::Int)))

@@ -21,7 +21,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::changed::Changed;
-use deltaworks_dataflow::row::field_len;
+use deltaworks_dataflow::row::split_fields;
 use deltaworks_dataflow::{Arranged, Diff, Time, TraceCursor};
 
 /// How rows of a group are numbered.
@@ -164,7 +164,7 @@ impl TopK {
         head.complete = head.seen >= self.last_rank();
     }
     fn rank<'a>(&self, head: &mut Head<'a>, value: &'a [u8], count: i64) {
-        let order = leading(value, self.order_fields);
+        let order = split_fields(value, self.order_fields).0;
         if head.order != Some(order) {
             head.order = Some(order);
             head.rank = head.seen + 1;
@@ -177,12 +177,6 @@ impl TopK {
             head.rows.push((value, if self.emit_rank { rank } else { 0 }, count));
         }
     }
-}
-
-/// The first `fields` fields.
-fn leading(value: &[u8], fields: usize) -> &[u8] {
-    let end = (0..fields).fold(0, |end, _| end + field_len(&value[end..]));
-    &value[..end]
 }
 
 /// Calls `emit` for what turns one head into the other; both are in the order of value and rank.
@@ -231,13 +225,13 @@ mod tests {
         let mut head = Multiset::new();
         for (key, rows) in groups {
             for (index, row) in rows.iter().enumerate() {
-                let order = leading(row, spec.order_fields);
-                let before = rows.iter().filter(|other| leading(other, spec.order_fields) < order);
+                let order = split_fields(row, spec.order_fields).0;
+                let before = rows.iter().filter(|other| split_fields(other, spec.order_fields).0 < order);
                 let rank = match spec.ranking {
                     Ranking::RowNumber => index,
                     Ranking::Rank => before.count(),
                     Ranking::DenseRank => before
-                        .map(|other| leading(other, spec.order_fields))
+                        .map(|other| split_fields(other, spec.order_fields).0)
                         .collect::<std::collections::BTreeSet<_>>()
                         .len(),
                 };

@@ -1,3 +1,5 @@
+//! A watched folder: what is taken, when, and once.
+
 use super::*;
 use crate::format::Format;
 use deltaworks_dataflow::{Column, DataType, Schema};

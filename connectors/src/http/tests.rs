@@ -1,3 +1,5 @@
+//! Calls over HTTP against a small server that answers as it is told, fails and stalls.
+
 use super::*;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -11,7 +11,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use deltaworks_dataflow::row::field_len;
+use deltaworks_dataflow::row::split_fields;
 use deltaworks_dataflow::{Command, CommandKind, Row};
 
 /// What becomes of the row of a key.
@@ -70,8 +70,7 @@ pub(super) fn resolve(command: &mut Command, applied: Applied, key_columns: usiz
 
 /// The leading `columns` fields of a row.
 pub(super) fn key_of(row: &[u8], columns: usize) -> &[u8] {
-    let end = (0..columns).fold(0, |at, _| at + field_len(&row[at..]));
-    &row[..end]
+    split_fields(row, columns).0
 }
 
 #[cfg(test)]
@@ -88,7 +87,7 @@ mod tests {
     impl Apply for Sums {
         fn apply(&mut self, current: Option<&[u8]>, source: &[u8]) -> Applied {
             let number =
-                |row: &[u8]| match Datum::decode(&mut &row[field_len(row)..], &deltaworks_dataflow::DataType::BigInt) {
+                |row: &[u8]| match Datum::decode(&mut split_fields(row, 1).1, &deltaworks_dataflow::DataType::BigInt) {
                     Datum::Int(number) => number,
                     _ => 0,
                 };
@@ -98,8 +97,8 @@ mod tests {
                 added if added < 0 => Applied::Keep,
                 added => {
                     let total = current.map_or(0, number) + added;
-                    let key = Row::from_bytes(&source[..field_len(source)]);
-                    Applied::Upsert(Row::from_bytes(&[&key[..], &ints(&[Some(total)])[..]].concat()))
+                    let key = split_fields(source, 1).0;
+                    Applied::Upsert(Row::from_bytes(&[key, &ints(&[Some(total)])[..]].concat()))
                 }
             }
         }

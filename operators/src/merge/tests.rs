@@ -1,24 +1,13 @@
 //! Merge engines against naive folds of everything that arrived.
 
 use super::*;
-use crate::testing::{Change, Multiset, Random, Script, add as add_row, check, ints, run};
+use crate::testing::{Change, Multiset, Random, Script, add as add_row, check, fields, ints, run};
 use deltaworks_dataflow::{DataType, Datum, KeyedCollection, Position};
 use std::collections::BTreeMap;
 use timely::dataflow::operators::generic::operator::Operator;
 
 /// A decoded row of integers: key, then three columns.
 type Fields = Vec<Option<i64>>;
-
-fn fields(row: &[u8]) -> Fields {
-    let (mut rest, mut fields) = (row, Vec::new());
-    while !rest.is_empty() {
-        fields.push(match Datum::decode(&mut rest, &DataType::BigInt) {
-            Datum::Int(value) => Some(value),
-            _ => None,
-        });
-    }
-    fields
-}
 
 /// Random commands over few keys and values from three partitions. The key of a change holds tick, position and kind.
 fn commands(seed: u64, key: &[usize], kinds: &[CommandKind]) -> Script {

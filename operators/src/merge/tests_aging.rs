@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::retention::keyless_aging;
-use crate::testing::{Change, Multiset, Pair, Random, Script, add as add_row, check, ints};
-use deltaworks_dataflow::{DataType, Datum, KeyedCollection, Position};
+use crate::testing::{Change, Multiset, Pair, Random, Script, add as add_row, check, fields, ints};
+use deltaworks_dataflow::{KeyedCollection, Position};
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::operators::vec::{Broadcast, Map};
 
@@ -12,17 +12,6 @@ const KINDS: &[CommandKind] = &[CommandKind::Upsert, CommandKind::Upsert, Comman
 
 /// A decoded row of integers: key, time (microseconds), value.
 type Fields = Vec<Option<i64>>;
-
-fn fields(row: &[u8]) -> Fields {
-    let (mut rest, mut fields) = (row, Vec::new());
-    while !rest.is_empty() {
-        fields.push(match Datum::decode(&mut rest, &DataType::BigInt) {
-            Datum::Int(value) => Some(value),
-            _ => None,
-        });
-    }
-    fields
-}
 
 /// Commands in the order of their timestamps, which are the clock, cut into ticks by chance; `once_in` says how often. A
 /// change's key holds timestamp, offset and kind.

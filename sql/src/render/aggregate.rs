@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use deltaworks_dataflow::arrange::arrange;
-use deltaworks_dataflow::row::field_len;
+use deltaworks_dataflow::row::split_fields;
 use deltaworks_dataflow::{Collection, DataType, Datum, KeyedCollection, Row};
 use deltaworks_operators::aggregate::{Accumulator, accumulate_counting, collate, distinct_count, recompute};
 use deltaworks_operators::bitmap::{FoldOperation, SetResult, assemble, fold_chunks, group_bitmap, into_chunks};
@@ -182,15 +182,19 @@ impl<'s> Renderer<'_, '_, 's> {
     }
     /// Accumulates; results with too many digits are NULL and counted.
     fn accumulate_counted(&mut self, keyed: KeyedCollection<'s>, accumulators: Vec<Accumulator>) -> KeyedCollection<'s> {
-        let overflows = Rc::new(Cell::new(0));
-        let shown = Rc::clone(&overflows);
+        let overflows = self.failures("SUM or AVG with too many digits");
+        accumulate_counting(keyed, accumulators, overflows, "Accumulate")
+    }
+    /// A counter of what an aggregate of this view cannot hold, shown under `what`.
+    fn failures(&mut self, what: &'static str) -> Rc<Cell<i64>> {
+        let counter = Rc::new(Cell::new(0));
+        let shown = Rc::clone(&counter);
         if let Some(analysis) = &mut self.analysis {
-            analysis.fails(&overflows);
+            analysis.fails(&counter);
         }
         let view = self.view.clone();
-        let line = move || vec![("SUM or AVG with too many digits".to_string(), shown.get(), Vec::new())];
-        self.build.observe(&view, line);
-        accumulate_counting(keyed, accumulators, overflows, "Accumulate")
+        self.build.observe(&view, move || vec![(what.to_string(), shown.get(), Vec::new())]);
+        counter
     }
     fn keyed(&mut self, input: &Plan, keys: &[ScalarExpr], values: Vec<ScalarExpr>) -> KeyedCollection<'s> {
         self.render::<(Row, Row)>(input, Shape::keyed(&input.schema, keys.to_vec(), values))
@@ -218,11 +222,7 @@ impl<'s> Renderer<'_, '_, 's> {
         let skip: usize = order.iter().map(|k| Direction::of(k).fields()).sum();
         let spec = TopKSpec { order_fields: skip, ..TopKSpec::first() };
         top_k(arranged, spec, "Head", move |key, value, _| {
-            let mut rest = value;
-            for _ in 0..skip {
-                rest = &rest[field_len(rest)..];
-            }
-            Some((Row::from_bytes(key), Row::from_bytes(rest)))
+            Some((Row::from_bytes(key), Row::from_bytes(split_fields(value, skip).1)))
         })
     }
     /// An aggregate that needs an arrangement or a state of its own.
@@ -239,11 +239,8 @@ impl<'s> Renderer<'_, '_, 's> {
             let shape = Shape::rows().after_project(&input.schema, &columns);
             let rows = distinct(self.render::<Row>(input, shape), "DistinctArguments");
             let keyed = rows.map(move |row| {
-                let mut at = 0;
-                for _ in 0..count {
-                    at += field_len(&row[at..]);
-                }
-                (Row::from_bytes(&row[..at]), Row::from_bytes(&row[at..]))
+                let (key, value) = split_fields(&row, count);
+                (Row::from_bytes(key), Row::from_bytes(value))
             });
             return self.accumulate_counted(keyed, vec![accumulator]);
         }
@@ -266,14 +263,7 @@ impl<'s> Renderer<'_, '_, 's> {
             let chunks = fold_chunks(into_chunks(keyed), fold, "FoldBitmaps");
             return assemble(chunks, result, "AssembleBitmap");
         }
-        let negative = Rc::new(Cell::new(0));
-        let shown = Rc::clone(&negative);
-        if let Some(analysis) = &mut self.analysis {
-            analysis.fails(&negative);
-        }
-        let view = self.view.clone();
-        let line = move || vec![("negative ids, which no bitmap holds".to_string(), shown.get(), Vec::new())];
-        self.build.observe(&view, line);
+        let negative = self.failures("negative ids, which no bitmap holds");
         group_bitmap(keyed, result, negative, "GroupBitmap")
     }
     /// Any other aggregate: the batch engine over the group's rows in encoded order.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use deltaworks_dataflow::arrange::collection;
+use deltaworks_dataflow::row::split_fields;
 use deltaworks_dataflow::{Collection, Command, Diff, Row, Time};
 use deltaworks_operators::commands::{Target, commands};
 use deltaworks_operators::consolidate::consolidate;
@@ -198,11 +199,6 @@ impl<'s> Renderer<'_, '_, 's> {
 
 /// The row without one column: the place that a stamp will take.
 fn without_column(row: &[u8], column: usize) -> Row {
-    use deltaworks_dataflow::row::field_len;
-    let mut at = 0;
-    for _ in 0..column {
-        at += field_len(&row[at..]);
-    }
-    let after = at + field_len(&row[at..]);
-    Row::from_bytes(&[&row[..at], &row[after..]].concat())
+    let (before, rest) = split_fields(row, column);
+    Row::from_bytes(&[before, split_fields(rest, 1).1].concat())
 }
