@@ -29,13 +29,16 @@ pub(crate) enum Command {
         #[command(flatten)]
         options: RunArguments,
     },
-    /// Runs a job and prints what it took: seconds, CPU seconds, memory, and the time of single changes.
+    /// Runs a job and prints what it took: seconds, CPU seconds, memory, and the time of single changes and of days that pass.
     Bench {
         /// The job.
         job: PathBuf,
         /// How many of the last records are given one by one, each waited for.
         #[arg(long, value_name = "N", default_value_t = 0)]
         single: usize,
+        /// How many days the clock is then moved on, one by one, each waited for.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        days: usize,
         #[command(flatten)]
         options: RunArguments,
     },

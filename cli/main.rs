@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
-use deltaworks_engine::{Engine, EngineError, Results, print_results, read_job};
+use deltaworks_engine::{Engine, EngineError, Measuring, Results, print_results, read_job};
 
 use args::{Arguments, Command, RunArguments};
 
@@ -69,10 +69,11 @@ fn command(arguments: Arguments) -> Result<(), EngineError> {
             let (text, file) = read_job(&job)?;
             engine(&options)?.explain_script(&text, &file)
         }
-        Command::Bench { job, single, options } => {
+        Command::Bench { job, single, days, options } => {
             let start = std::time::Instant::now();
             let (text, file) = read_job(&job)?;
-            let figures = engine_with(&options, Box::new(|_| Ok(())))?.bench_script(&text, &file, single)?;
+            let figures =
+                engine_with(&options, Box::new(|_| Ok(())))?.bench_script(&text, &file, Measuring { single, days })?;
             println!("{}", bench::line(&figures, start)?);
             Ok(())
         }

@@ -10,6 +10,7 @@ use deltaworks_dataflow::Time;
 use deltaworks_dataflow::host::{InputBatch, InputId};
 use deltaworks_sql::render::EXPIRED;
 
+use crate::bench::Measuring;
 use crate::catalog::{Catalog, Entry, Kind, Table};
 use crate::error::EngineError;
 use crate::install;
@@ -254,7 +255,7 @@ impl Engine {
     }
     /// Reads the started sources: the bounded ones to their end, the others as far as asked.
     fn drain(&mut self, until: Until) -> Result<()> {
-        if self.single > 0 {
+        if self.measuring != Measuring::default() {
             return self.drain_measuring();
         }
         self.sources.ask_again();

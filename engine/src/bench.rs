@@ -1,4 +1,4 @@
-//! Measuring a job: how long single changes take while everything that came before is held.
+//! Measuring a job: how long single changes, and days that pass, take while everything that came before is held.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,6 +15,18 @@ type Result<T> = std::result::Result<T, EngineError>;
 /// What goes to the inputs of one tick.
 type Batches = Vec<(InputId, InputBatch)>;
 
+/// A day in microseconds.
+const DAY: i64 = 86_400_000_000;
+
+/// What is to be measured of a job once its sources have ended, or almost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measuring {
+    /// How many of the last records are given one by one.
+    pub single: usize,
+    /// How many days the clock is moved on, one by one.
+    pub days: usize,
+}
+
 /// What was measured of a job.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
@@ -24,16 +36,18 @@ pub struct Figures {
     pub ticks: u64,
     /// By table, how long each single change took, from the input to the completion of its tick on all workers.
     pub single: BTreeMap<String, Vec<Duration>>,
+    /// How long each day took that passed, the same way.
+    pub days: Vec<Duration>,
 }
 
 impl Engine {
-    /// Runs a script as [`run_script`](Engine::run_script) does, but gives the last `single` records of its sources to the workers
-    /// one by one, each as a tick of its own that is waited for.
+    /// Runs a script as [`run_script`](Engine::run_script) does, but gives the last records of its sources to the workers one by
+    /// one, each as a tick of its own that is waited for, and then lets days pass in the same way.
     ///
     /// # Errors
     /// The first statement, source or sink that fails.
-    pub fn bench_script(&mut self, text: &str, file: &str, single: usize) -> Result<Figures> {
-        self.single = single;
+    pub fn bench_script(&mut self, text: &str, file: &str, measuring: Measuring) -> Result<Figures> {
+        self.measuring = measuring;
         self.run_script(text, file)?;
         self.figures.records = self.sources.progress.records;
         self.figures.ticks = self.host.next_tick() - 1;
@@ -49,7 +63,7 @@ impl Engine {
                 self.send_tick(std::mem::replace(&mut last, next))?;
             }
         }
-        let (rest, single) = split(last, self.single);
+        let (rest, single) = split(last, self.measuring.single);
         self.send_tick(rest)?;
         self.settle()?;
         let names: BTreeMap<InputId, String> = self
@@ -64,6 +78,14 @@ impl Engine {
             self.host.wait_complete(tick)?;
             let name = names.get(&input).cloned().unwrap_or_default();
             self.figures.single.entry(name).or_default().push(begin.elapsed());
+            self.write_sinks()?;
+        }
+        for _ in 0..self.measuring.days {
+            self.clock.advance(DAY);
+            let begin = Instant::now();
+            let tick = self.send_tick(Vec::new())?;
+            self.host.wait_complete(tick)?;
+            self.figures.days.push(begin.elapsed());
             self.write_sinks()?;
         }
         Ok(())

@@ -23,6 +23,10 @@ impl Clock {
             self.newest = self.newest.max(timestamp_ms.saturating_mul(1000));
         }
     }
+    /// Moves the clock on; the machine's own goes on from there once it has caught up.
+    pub(crate) fn advance(&mut self, microseconds: i64) {
+        self.newest = self.now().saturating_add(microseconds);
+    }
     /// The present instant, in microseconds since 1970-01-01 00:00:00 UTC.
     pub(crate) fn now(&mut self) -> i64 {
         if self.mode == ClockMode::System {

@@ -56,7 +56,7 @@ mod snapshot;
 mod ticks;
 mod write;
 
-pub use bench::Figures;
+pub use bench::{Figures, Measuring};
 pub use clock::parse_instant;
 pub use deltaworks_connectors::format::text::{OutputFormat, ResultSet, write_plain};
 pub use deltaworks_dataflow::{DataType, Datum};

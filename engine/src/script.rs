@@ -12,7 +12,7 @@ use deltaworks_sql::lower::JoinStrategy;
 use deltaworks_sql::parser::{Name, Spanned, Statement, parse_script, substitute, table_names};
 use deltaworks_sql::session::Session;
 
-use crate::bench::Figures;
+use crate::bench::{Figures, Measuring};
 use crate::calls::Calls;
 use crate::catalog::{self, Catalog, Kind};
 use crate::clock::Clock;
@@ -59,7 +59,7 @@ pub struct Engine {
     /// Rows that COPY INTO rejected, by table.
     pub(crate) rejected: BTreeMap<String, u64>,
     /// Records at the end that are measured one by one.
-    pub(crate) single: usize,
+    pub(crate) measuring: Measuring,
     pub(crate) figures: Figures,
     /// The names that statements still to come read, by object name.
     pub(crate) read_later: BTreeSet<String>,
@@ -104,7 +104,7 @@ impl Engine {
             clocks: BTreeMap::new(),
             calls: Calls::default(),
             rejected: BTreeMap::new(),
-            single: 0,
+            measuring: Measuring::default(),
             figures: Figures::default(),
             read_later: BTreeSet::new(),
             analyzed_later: BTreeSet::new(),

@@ -56,6 +56,13 @@ impl Counts {
     pub(crate) fn new() -> Self {
         Counts { records: KeyedStore::new(KeyColumns::leading()) }
     }
+    /// The rows and how often each is there, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], Diff)> {
+        self.records.iter().map(|record| {
+            let (row, count) = record.split_at(record.len() - COUNT);
+            (row, count.first_chunk().map_or(0, |bytes| Diff::from_le_bytes(*bytes)))
+        })
+    }
     /// Adds `diff` copies; returns 1 if the row appears, -1 if it disappears, 0 otherwise.
     pub(crate) fn add(&mut self, row: &[u8], diff: Diff) -> Diff {
         let hash = hash_bytes(row);

@@ -200,7 +200,7 @@ impl KeyedStore {
         self.compact_if_worthwhile();
         true
     }
-    /// All rows, in no particular order: sort them before anything leaves the operator.
+    /// All rows, in no particular order: whoever cares sorts them.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.table.iter().map(|entry| self.arena.get(entry.address()))
     }

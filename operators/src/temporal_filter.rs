@@ -115,9 +115,7 @@ impl<B: FnMut(&[u8]) -> (Option<i64>, Option<i64>)> Filter<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Multiset, Pair, Random, Script, Shape, add, check, fields, flat, ints};
-    use deltaworks_dataflow::KeyedCollection;
-    use timely::dataflow::operators::vec::Broadcast;
+    use crate::testing::{Multiset, Pair, Random, Script, Shape, add, check, fields, flat, instants, ints};
 
     fn bound(random: &mut Random) -> Option<i64> {
         if random.once_in(4) { None } else { Some(random.below(30) as i64) }
@@ -130,19 +128,6 @@ mod tests {
             (ints(&[Some((2 * time + random.below(6)) as i64 - 3)]), ints(&[]))
         }
     }
-    fn clock<'s>(input: KeyedCollection<'s>) -> StreamVec<'s, Time, i64> {
-        let values = input.inner.unary(Pipeline, "Clock", |_, _| {
-            |input, output| {
-                input.for_each(|capability, updates| {
-                    for ((value, _), time, _) in updates.drain(..) {
-                        output.session(&capability.delayed(&time, 0)).give(fields(&value)[0].unwrap());
-                    }
-                });
-            }
-        });
-        values.broadcast()
-    }
-
     #[test]
     fn agrees_with_asking_every_row_at_every_tick() {
         for seed in 0..24 {
@@ -155,7 +140,7 @@ mod tests {
                 seed,
                 &script,
                 |mut inputs| {
-                    let clock = clock(inputs.remove(1));
+                    let clock = instants(inputs.remove(1));
                     temporal_filter(flat(inputs.remove(0)), clock, "TemporalFilter", |row| {
                         let fields = fields(row);
                         (fields[1], fields[2])

@@ -12,7 +12,11 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use timely::dataflow::operators::{Inspect, Probe, vec::Input};
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::operator::Operator;
+use timely::dataflow::operators::vec::{Broadcast, Input};
+use timely::dataflow::operators::{Inspect, Probe};
 
 /// A (key, value) row.
 pub(crate) type Pair = (Row, Row);
@@ -295,4 +299,18 @@ pub(crate) fn small_script(seed: u64, ticks: Time, inputs: usize) -> Script {
         (ints(&[field(3), field(5)]), ints(&[Some(random.below(4) as i64)]))
     };
     Script::random(seed, &Shape { inputs, ticks, row: &row, expired: &|_, _| false, negative: true })
+}
+
+/// The numbers that an input's keys are, as a clock that every worker receives.
+pub(crate) fn instants<'s>(input: KeyedCollection<'s>) -> StreamVec<'s, Time, i64> {
+    let values = input.inner.unary(Pipeline, "Clock", |_, _| {
+        |input, output| {
+            input.for_each(|capability, updates| {
+                for ((value, _), time, _) in updates.drain(..) {
+                    output.session(&capability.delayed(&time, 0)).give(fields(&value)[0].unwrap());
+                }
+            });
+        }
+    });
+    values.broadcast()
 }

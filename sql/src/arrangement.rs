@@ -75,6 +75,8 @@ pub fn required(plan: &Plan, tables: &dyn TableInfo) -> Vec<Arrangement> {
 pub fn of_node(plan: &Plan, tables: &dyn TableInfo) -> Vec<Arrangement> {
     use crate::plan::JoinKind::{LookupInner, LookupLeft};
     match &plan.node {
+        // The clock is in no index, nor are the rows that meet it.
+        Node::Join(join) if matches!(join.right.node, Node::Clock { .. }) => Vec::new(),
         Node::Join(join) => {
             let right = of(&join.right, &join.right_keys, &[], tables);
             match join.kind {

@@ -168,9 +168,14 @@ fn prune(plan: Plan, wanted: &Columns) -> (Plan, Vec<usize>) {
             let columns = kept.iter().map(|index| columns[*index]).collect();
             (Plan::new(Node::Get { table, columns }, cut(&schema, &kept)), kept)
         }
-        node @ (Node::Constant { .. } | Node::Clock { .. }) => {
+        node @ Node::Constant { .. } => {
             let kept = all();
             (Plan::new(node, schema), kept)
+        }
+        Node::Clock { variables } => {
+            let kept: Vec<usize> = wanted.iter().copied().collect();
+            let variables = kept.iter().map(|index| variables[*index]).collect();
+            (Plan::new(Node::Clock { variables }, cut(&schema, &kept)), kept)
         }
         Node::Project { input, expressions } => {
             let kept: Vec<usize> = wanted.iter().copied().collect();

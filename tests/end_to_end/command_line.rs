@@ -129,3 +129,20 @@ fn bench_prints_figures_and_the_answer_stays_the_same() {
         assert_eq!(crate::program::fold(&folder.path().join("o.jsonl")), [r#"{"s":790}"#]);
     }
 }
+
+#[test]
+fn bench_lets_days_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("t.json"), "{\"id\":1,\"d\":\"2026-06-01\"}\n{\"id\":2,\"d\":\"2026-06-05\"}\n")
+        .unwrap();
+    let sql = "CREATE TABLE t (id INT, d DATE) WITH ('connector'='filesystem', 'path'='t.json', 'format'='json');
+        CREATE TABLE o (id INT, days BIGINT, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector'='filesystem', 'path'='o.jsonl', 'format'='changelog-json');
+        INSERT INTO o SELECT id, DATEDIFF(CURRENT_DATE(), MAX(d)) FROM t GROUP BY id";
+    std::fs::write(folder.path().join("job.sql"), sql).unwrap();
+    let run = deltaworks(folder.path(), &["bench", "job.sql", "--clock", "2026-06-06", "--days", "3"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let figures: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(figures["days"]["changes"], 3);
+    // Three days after 2026-06-06.
+    assert_eq!(crate::program::fold(&folder.path().join("o.jsonl")), [r#"{"id":1,"days":8}"#, r#"{"id":2,"days":4}"#]);
+}

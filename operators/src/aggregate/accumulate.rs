@@ -1,9 +1,11 @@
-//! Count, sum and average per group, in constant state per group.
+//! Count, sum, average, minimum and maximum per group, all of them in one record of the group.
 //!
 //! **Definition.** For each key with rows, one row with one field per [`Accumulator`], over the argument rows of that key. The
-//! i-th field of an argument row is the argument of the i-th accumulator; `CountRows` ignores its.
+//! i-th field of an argument row is the argument of the i-th accumulator; `CountRows` ignores its, and so does one that reads a
+//! set of values which another before it reads too.
 //!
-//! **State.** Per group its key, 9 bytes, and 8 to 32 bytes per accumulator; per sum of floats about 60 more.
+//! **State.** Per group its key, 9 bytes, and 8 to 32 bytes per accumulator; per sum of floats about 60 more. For MIN, MAX and
+//! COUNT(DISTINCT) the different arguments, each once for all that read them.
 //!
 //! **On retraction.** Everything subtracts exactly: whole numbers in 192 bits, floats in an exact sum. A group without rows is
 //! gone, one whose sum is zero is not.
@@ -21,6 +23,7 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use super::exact_sum::ExactSum;
+use super::values::Values;
 use super::wide_sum::{DECIMAL_LIMIT, WideSum, divide_rounding};
 use crate::key_order::order_by_bytes;
 use crate::keyed_store::{KeyColumns, KeyedStore, Slot};
@@ -31,7 +34,7 @@ use deltaworks_dataflow::row::{
 };
 use deltaworks_dataflow::{DataType, Datum, Diff, KeyedCollection, Row};
 
-/// One aggregate of a group that can be kept in constant space.
+/// One aggregate of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Accumulator {
     /// How many rows.
@@ -62,6 +65,12 @@ pub enum Accumulator {
     BoolAnd,
     /// Whether one argument is true.
     BoolOr,
+    /// The smallest argument, of the set of values with this number.
+    Min(usize),
+    /// The greatest argument, of the set of values with this number.
+    Max(usize),
+    /// How many different arguments the set of values with this number has.
+    CountDistinct(usize),
 }
 
 /// Keeps the accumulators of each key's argument rows.
@@ -97,11 +106,11 @@ pub fn accumulate_counting<'s>(
 
 /// The groups on one worker. A group's record is its key, then a mark, the number of rows, and the accumulators' states.
 struct Groups {
-    aggregates: Vec<Accumulator>,
+    parts: Vec<Part>,
     /// Bytes of a record behind its key.
     width: usize,
     records: KeyedStore,
-    floats: Floats,
+    aside: Aside,
     overflows: Rc<Cell<i64>>,
     /// The groups that the current tick changed, and where in `old` their results before it are.
     touched: Vec<(Slot, Option<Range<usize>>)>,
@@ -117,11 +126,12 @@ const STATES: usize = 9;
 
 impl Groups {
     fn new(aggregates: Vec<Accumulator>, overflows: Rc<Cell<i64>>) -> Self {
+        let parts = parts(aggregates);
         Groups {
-            width: STATES + aggregates.iter().map(|aggregate| aggregate.width()).sum::<usize>(),
-            aggregates,
+            width: parts.iter().map(|part| part.state.end).max().unwrap_or(STATES),
+            parts,
             records: KeyedStore::new(KeyColumns::leading()),
-            floats: Floats::default(),
+            aside: Aside::default(),
             overflows,
             touched: Vec::new(),
             old: Vec::new(),
@@ -154,13 +164,10 @@ impl Groups {
         }
         let state = &mut self.records.at_mut(slot)[key_len..];
         add_count(&mut state[ROWS], diff);
-        let mut states = &mut state[STATES..];
-        for aggregate in &self.aggregates {
-            let (state, rest) = states.split_at_mut(aggregate.width());
-            states = rest;
+        for part in &self.parts {
             let argument = split_field(&mut arguments);
-            if !is_null_field(argument) {
-                aggregate.add(state, argument, diff, &mut self.floats);
+            if part.takes_in && !is_null_field(argument) {
+                part.aggregate.add(&mut state[part.state.clone()], argument, diff, &mut self.aside);
             }
         }
     }
@@ -169,7 +176,7 @@ impl Groups {
         self.records.at_mut(slot)[key_len] = 1;
         let state = &self.records.at(slot)[key_len..];
         let start = self.old.len();
-        let overflows = result(&self.aggregates, state, &self.floats, &mut self.old);
+        let overflows = result(&self.parts, state, &self.aside, &mut self.old);
         self.overflows.set(self.overflows.get() - overflows.unwrap_or(0));
         self.touched.push((slot, overflows.map(|_| start..self.old.len())));
     }
@@ -186,7 +193,7 @@ impl Groups {
             let record = self.records.at(*slot);
             let (key, state) = record.split_at(record.len() - self.width);
             new.clear();
-            let overflows = result(&self.aggregates, state, &self.floats, &mut new);
+            let overflows = result(&self.parts, state, &self.aside, &mut new);
             self.overflows.set(self.overflows.get() + overflows.unwrap_or(0));
             let old = old.as_ref().map(|range| &self.old[range.clone()]);
             let new = overflows.map(|_| &new[..]);
@@ -194,7 +201,7 @@ impl Groups {
                 old.into_iter().for_each(|old| emit(Row::from_bytes(key), Row::from_bytes(old), -1));
                 new.into_iter().for_each(|new| emit(Row::from_bytes(key), Row::from_bytes(new), 1));
             }
-            if is_blank(&self.aggregates, state, &self.floats) {
+            if is_blank(&self.parts, state, &self.aside) {
                 gone.push(Row::from_bytes(key));
             }
         }
@@ -211,37 +218,55 @@ impl Groups {
         for key in gone {
             let hash = hash_bytes(key);
             if let Some(record) = self.records.get(hash, key) {
-                self.floats.free(&self.aggregates, &record[key.len()..]);
+                self.aside.free(&self.parts, &record[key.len()..]);
             }
             self.records.remove(hash, key);
         }
     }
 }
 
-/// The accumulators with the part of a group's state that is theirs.
-fn states<'a>(aggregates: &'a [Accumulator], state: &'a [u8]) -> impl Iterator<Item = (Accumulator, &'a [u8])> {
-    aggregates.iter().scan(STATES, |at, aggregate| {
-        let start = *at;
-        *at += aggregate.width();
-        Some((*aggregate, &state[start..*at]))
-    })
+/// An accumulator and where in a group's state its own is.
+struct Part {
+    aggregate: Accumulator,
+    state: Range<usize>,
+    /// Whether arguments go in through this one: the first of those that read the same set of values.
+    takes_in: bool,
+}
+
+fn parts(aggregates: Vec<Accumulator>) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::with_capacity(aggregates.len());
+    let mut end = STATES;
+    for aggregate in aggregates {
+        let set = aggregate.set();
+        let shared = parts.iter().find(|part| set.is_some() && part.aggregate.set() == set).map(|part| part.state.clone());
+        let takes_in = shared.is_none();
+        let state = shared.unwrap_or(end..end + aggregate.width());
+        end = end.max(state.end);
+        parts.push(Part { aggregate, state, takes_in });
+    }
+    parts
 }
 /// Appends the result row of a group and returns how many of its fields overflow; None if the group has no rows.
-fn result(aggregates: &[Accumulator], state: &[u8], floats: &Floats, out: &mut Vec<u8>) -> Option<i64> {
+fn result(parts: &[Part], state: &[u8], aside: &Aside, out: &mut Vec<u8>) -> Option<i64> {
     let rows = count(&state[ROWS]);
     if rows <= 0 {
         return None;
     }
-    Some(states(aggregates, state).map(|(aggregate, state)| i64::from(!aggregate.result(state, rows, floats, out))).sum())
+    let overflows = |part: &Part| !part.aggregate.result(&state[part.state.clone()], rows, aside, out);
+    Some(parts.iter().map(overflows).map(i64::from).sum())
 }
 /// Whether the group is as if nothing had ever been added.
-fn is_blank(aggregates: &[Accumulator], state: &[u8], floats: &Floats) -> bool {
+fn is_blank(parts: &[Part], state: &[u8], aside: &Aside) -> bool {
     count(&state[ROWS]) == 0
-        && states(aggregates, state).all(|(aggregate, state)| match aggregate {
-            Accumulator::SumFloat | Accumulator::AvgFloat => {
-                count(state) == 0 && floats.get(&state[8..]).is_none_or(ExactSum::is_zero)
+        && parts.iter().all(|part| {
+            let state = &state[part.state.clone()];
+            match part.aggregate {
+                Accumulator::SumFloat | Accumulator::AvgFloat => {
+                    count(state) == 0 && aside.floats.get(&state[8..]).is_none_or(ExactSum::is_zero)
+                }
+                aggregate if aggregate.set().is_some() => aside.values.get(state).is_none_or(Values::is_empty),
+                _ => state.iter().all(|byte| *byte == 0),
             }
-            _ => state.iter().all(|byte| *byte == 0),
         })
 }
 
@@ -262,7 +287,15 @@ fn wide(state: &[u8]) -> WideSum {
 }
 
 impl Accumulator {
-    /// Bytes of its state: a count of arguments, then the sum (or where it is, for floats) or the arguments that decide.
+    /// The number of the set of values that it reads.
+    fn set(self) -> Option<usize> {
+        match self {
+            Accumulator::Min(set) | Accumulator::Max(set) | Accumulator::CountDistinct(set) => Some(set),
+            _ => None,
+        }
+    }
+    /// Bytes of its state: a count of arguments, then the sum (or where it is, for floats) or the arguments that decide; for a
+    /// set of values where it is.
     fn width(self) -> usize {
         match self {
             Accumulator::CountRows => 0,
@@ -274,11 +307,16 @@ impl Accumulator {
             | Accumulator::AvgDecimal { .. } => 8 + WideSum::SIZE,
             Accumulator::SumFloat | Accumulator::AvgFloat => 8 + 4,
             Accumulator::BoolAnd | Accumulator::BoolOr => 8 + 8,
+            Accumulator::Min(_) | Accumulator::Max(_) | Accumulator::CountDistinct(_) => 4,
         }
     }
     /// Adds an argument that is not NULL.
-    fn add(self, state: &mut [u8], mut argument: &[u8], diff: Diff, floats: &mut Floats) {
+    fn add(self, state: &mut [u8], mut argument: &[u8], diff: Diff, aside: &mut Aside) {
         if self == Accumulator::CountRows {
+            return;
+        }
+        if self.set().is_some() {
+            aside.values.get_mut(state).add(argument, diff);
             return;
         }
         add_count(state, diff);
@@ -294,21 +332,26 @@ impl Accumulator {
                 sum.add(value, diff);
                 state[8..].copy_from_slice(&sum.to_bytes());
             }
-            Datum::Float(value) => floats.get_mut(&mut state[8..]).add(value, diff),
+            Datum::Float(value) => aside.floats.get_mut(&mut state[8..]).add(value, diff),
             Datum::Bool(value) if value == (self == Accumulator::BoolOr) => add_count(&mut state[8..], diff),
             _ => {}
         }
     }
     /// Appends the result; false if it has too many digits.
-    fn result(self, state: &[u8], rows: i64, floats: &Floats, out: &mut Vec<u8>) -> bool {
+    fn result(self, state: &[u8], rows: i64, aside: &Aside, out: &mut Vec<u8>) -> bool {
+        if self.set().is_some() {
+            self.of_values(aside.values.get(state), out);
+            return true;
+        }
+        let float_sum = || aside.floats.get(&state[8..]).map_or(0.0, ExactSum::value);
         let arguments = if self == Accumulator::CountRows { rows } else { count(state) };
         match self {
             Accumulator::CountRows | Accumulator::Count => encode_int(out, arguments),
             _ if arguments == 0 => encode_null(out),
             Accumulator::BoolAnd => encode_bool(out, count(&state[8..]) == 0),
             Accumulator::BoolOr => encode_bool(out, count(&state[8..]) != 0),
-            Accumulator::SumFloat => encode_float(out, floats.value(&state[8..])),
-            Accumulator::AvgFloat => encode_float(out, floats.value(&state[8..]) / arguments as f64),
+            Accumulator::SumFloat => encode_float(out, float_sum()),
+            Accumulator::AvgFloat => encode_float(out, float_sum() / arguments as f64),
             _ => match self.whole(wide(&state[8..]).value(), arguments) {
                 None => {
                     encode_null(out);
@@ -319,6 +362,18 @@ impl Accumulator {
             },
         }
         true
+    }
+    /// Appends what a set of values gives.
+    fn of_values(self, values: Option<&Values>, out: &mut Vec<u8>) {
+        let value = match self {
+            Accumulator::CountDistinct(_) => return encode_int(out, values.map_or(0, Values::distinct) as i64),
+            Accumulator::Max(_) => values.and_then(Values::last),
+            _ => values.and_then(Values::first),
+        };
+        match value {
+            Some(value) => out.extend_from_slice(value),
+            None => encode_null(out),
+        }
     }
     /// The result of a sum of whole numbers; None if it has too many digits.
     fn whole(self, sum: Option<i128>, arguments: i64) -> Option<Whole> {
@@ -339,40 +394,54 @@ enum Whole {
     Float(f64),
 }
 
-/// The sums of floats of all groups. A state holds the number of its sum plus one, or zero while it needs none.
+/// What does not fit a record of fixed size. A state holds the number of its own plus one, or zero while it needs none.
 #[derive(Default)]
-struct Floats {
-    sums: Vec<ExactSum>,
+struct Aside {
+    floats: Slab<ExactSum>,
+    values: Slab<Values>,
+}
+
+impl Aside {
+    /// Gives back what a group has that is gone; all of it is as new.
+    fn free(&mut self, parts: &[Part], state: &[u8]) {
+        for part in parts.iter().filter(|part| part.takes_in) {
+            let state = &state[part.state.clone()];
+            match part.aggregate {
+                Accumulator::SumFloat | Accumulator::AvgFloat => self.floats.free(&state[8..]),
+                aggregate if aggregate.set().is_some() => self.values.free(state),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Things by number.
+#[derive(Default)]
+struct Slab<T> {
+    things: Vec<T>,
     free: Vec<u32>,
 }
 
-impl Floats {
-    fn number(state: &[u8]) -> u32 {
-        state.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+impl<T: Default> Slab<T> {
+    fn index(state: &[u8]) -> Option<u32> {
+        state.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)).checked_sub(1)
     }
-    fn get(&self, state: &[u8]) -> Option<&ExactSum> {
-        Self::number(state).checked_sub(1).map(|index| &self.sums[index as usize])
+    fn get(&self, state: &[u8]) -> Option<&T> {
+        Self::index(state).map(|index| &self.things[index as usize])
     }
-    fn value(&self, state: &[u8]) -> f64 {
-        self.get(state).map_or(0.0, ExactSum::value)
-    }
-    fn get_mut(&mut self, state: &mut [u8]) -> &mut ExactSum {
-        let index = Self::number(state).checked_sub(1).unwrap_or_else(|| {
+    fn get_mut(&mut self, state: &mut [u8]) -> &mut T {
+        let index = Self::index(state).unwrap_or_else(|| {
             let index = self.free.pop().unwrap_or_else(|| {
-                self.sums.push(ExactSum::new());
-                self.sums.len() as u32 - 1
+                self.things.push(T::default());
+                self.things.len() as u32 - 1
             });
             state[..4].copy_from_slice(&(index + 1).to_le_bytes());
             index
         });
-        &mut self.sums[index as usize]
+        &mut self.things[index as usize]
     }
-    /// Gives back the sums of a group that is gone; they are zero.
-    fn free(&mut self, aggregates: &[Accumulator], state: &[u8]) {
-        for (aggregate, state) in states(aggregates, state) {
-            if let Accumulator::SumFloat | Accumulator::AvgFloat = aggregate {
-                self.free.extend(Self::number(&state[8..]).checked_sub(1));
-            }
-        }
+    /// Takes back the thing of a state, which has become as it was at first.
+    fn free(&mut self, state: &[u8]) {
+        self.free.extend(Self::index(state));
     }
 }

@@ -9,6 +9,7 @@
 //! | `outer.rs` | [`outer_join`]: left, right and full |
 //! | `semi.rs` | [`semi_join`] and [`null_aware_anti_join`]: EXISTS, NOT EXISTS, IN, NOT IN |
 //! | `lookback.rs` | [`lookback_join`]: the first or last right row in a range around each left row's time |
+//! | `clock.rs` | [`clock_join`]: every row beside the clock |
 //! | `limit.rs` | [`limit_pairs`]: what stops a join of every pair |
 //! | `pair.rs` | the loop of the operators that react to both of two arrangements |
 //!
@@ -17,6 +18,7 @@
 //! (transiently: a retraction that came before its insertion) takes part in sums with its count, and is no match where
 //! an operator asks whether there is one.
 
+mod clock;
 mod delta;
 mod half;
 mod limit;
@@ -27,6 +29,7 @@ mod outer;
 mod pair;
 mod semi;
 
+pub use clock::clock_join;
 pub use delta::{Hop, HopKey, HopMerge, delta_join, delta_path};
 pub use half::{HalfJoin, When, half_join};
 pub use limit::limit_pairs;

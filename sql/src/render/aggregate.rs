@@ -3,8 +3,8 @@
 //! | aggregates | how | state per group |
 //! |---|---|---|
 //! | COUNT, SUM, AVG | accumulated under retraction | O(1) |
-//! | MIN, MAX, ARG_MIN, ARG_MAX, FIRST_VALUE, LAST_VALUE | the head of the group in sort order | the arranged arguments |
-//! | COUNT(DISTINCT x) | a count per argument | the distinct arguments |
+//! | MIN(x), MAX(x), COUNT(DISTINCT x) | read off the different arguments, together with those above | the distinct arguments |
+//! | ARG_MIN, ARG_MAX, FIRST_VALUE, LAST_VALUE | the head of the group in sort order | the arranged arguments |
 //! | SUM(DISTINCT x), AVG(DISTINCT x) | accumulated over the distinct arguments | the distinct arguments |
 //! | GROUP_BITMAP and its family | a set that retracts | the set |
 //! | any other | the batch engine over the group's rows | the arranged arguments |
@@ -15,7 +15,7 @@ use std::rc::Rc;
 use deltaworks_dataflow::arrange::arrange;
 use deltaworks_dataflow::row::split_fields;
 use deltaworks_dataflow::{Collection, DataType, Datum, KeyedCollection, Row};
-use deltaworks_operators::aggregate::{Accumulator, accumulate_counting, collate, distinct_count, recompute};
+use deltaworks_operators::aggregate::{Accumulator, accumulate_counting, collate, recompute};
 use deltaworks_operators::bitmap::{FoldOperation, SetResult, assemble, fold_chunks, group_bitmap, into_chunks};
 use deltaworks_operators::distinct::distinct;
 use deltaworks_operators::top_k::{TopK as TopKSpec, top_k};
@@ -54,7 +54,20 @@ fn where_present(all: &[ScalarExpr], value: ScalarExpr) -> ScalarExpr {
         None => value,
     }
 }
-/// How an aggregate accumulates; None where it does not.
+/// How the aggregates accumulate, each None where it does not. Those of the same argument share a set of values.
+fn accumulators(calls: &[AggregateCall]) -> Vec<Option<Accumulator>> {
+    let arguments: Vec<ScalarExpr> = calls.iter().map(|call| argument(call, 0)).collect();
+    let set = |index: usize| arguments.iter().position(|other| *other == arguments[index]).unwrap_or(index);
+    let of_call = |(index, call): (usize, &AggregateCall)| match call.function {
+        AggregateFunction::Min => Some(Accumulator::Min(set(index))),
+        AggregateFunction::Max => Some(Accumulator::Max(set(index))),
+        AggregateFunction::Count if call.distinct => Some(Accumulator::CountDistinct(set(index))),
+        _ if call.distinct => None,
+        _ => accumulator(call),
+    };
+    calls.iter().enumerate().map(of_call).collect()
+}
+/// How an aggregate whose every argument counts accumulates; None where it does not.
 fn accumulator(call: &AggregateCall) -> Option<Accumulator> {
     let input = call.arguments.first().map(ScalarExpr::data_type);
     Some(match (&call.function, input) {
@@ -97,8 +110,6 @@ fn head(call: &AggregateCall) -> Option<(Vec<SortKey>, ScalarExpr)> {
     let key = |expression: ScalarExpr, descending: bool| SortKey { expression, descending, nulls_first: false };
     let value = argument(call, 0);
     Some(match call.function {
-        AggregateFunction::Min => (vec![key(value.clone(), false)], value),
-        AggregateFunction::Max => (vec![key(value.clone(), true)], value),
         AggregateFunction::ArgMin => (vec![key(argument(call, 1), false), key(value.clone(), false)], value),
         AggregateFunction::ArgMax => (vec![key(argument(call, 1), true), key(value.clone(), false)], value),
         AggregateFunction::FirstValue | AggregateFunction::LastValue if !call.order_by.is_empty() => {
@@ -127,9 +138,9 @@ impl<'s> Renderer<'_, '_, 's> {
         let input = &aggregate.input;
         let mut parts: Vec<Part<'s>> = Vec::new();
         let mut accumulated: Vec<usize> = Vec::new();
+        let accumulators = accumulators(&aggregate.aggregates);
         for (index, call) in aggregate.aggregates.iter().enumerate() {
-            let distinct_matters = call.distinct && head(call).is_none();
-            if !distinct_matters && accumulator(call).is_some() {
+            if accumulators[index].is_some() {
                 accumulated.push(index);
             } else if let Some((order, value)) = head(call) {
                 parts.push(Part { rows: self.head(input, &aggregate.keys, call, &order, value), calls: vec![index] });
@@ -138,7 +149,7 @@ impl<'s> Renderer<'_, '_, 's> {
             }
         }
         if !accumulated.is_empty() || parts.is_empty() {
-            let rows = self.accumulated(aggregate, &accumulated);
+            let rows = self.accumulated(aggregate, &accumulated, accumulators.into_iter().flatten().collect());
             parts.insert(0, Part { rows, calls: accumulated });
         }
         self.together(aggregate, parts)
@@ -172,11 +183,14 @@ impl<'s> Renderer<'_, '_, 's> {
             Row::from_bytes(&row)
         })
     }
-    /// COUNT, SUM and AVG. Without any: the group keys alone (DISTINCT).
-    fn accumulated(&mut self, aggregate: &Aggregate, calls: &[usize]) -> KeyedCollection<'s> {
-        let calls: Vec<&AggregateCall> = calls.iter().map(|index| &aggregate.aggregates[*index]).collect();
-        let arguments = calls.iter().map(|call| argument(call, 0)).collect();
-        let accumulators = calls.iter().filter_map(|call| accumulator(call)).collect();
+    /// What accumulates. Without any: the group keys alone (DISTINCT).
+    fn accumulated(
+        &mut self,
+        aggregate: &Aggregate,
+        calls: &[usize],
+        accumulators: Vec<Accumulator>,
+    ) -> KeyedCollection<'s> {
+        let arguments = calls.iter().map(|index| argument(&aggregate.aggregates[*index], 0)).collect();
         let keyed = self.keyed(&aggregate.input, &aggregate.keys, arguments);
         self.accumulate_counted(keyed, accumulators)
     }
@@ -227,10 +241,6 @@ impl<'s> Renderer<'_, '_, 's> {
     }
     /// An aggregate that needs an arrangement or a state of its own.
     fn single(&mut self, input: &Plan, keys: &[ScalarExpr], call: &AggregateCall) -> KeyedCollection<'s> {
-        if call.distinct && call.function == AggregateFunction::Count {
-            let keyed = self.keyed(input, keys, vec![argument(call, 0)]);
-            return distinct_count(keyed, "DistinctCount");
-        }
         if call.distinct
             && let Some(accumulator) = accumulator(call)
         {

@@ -15,7 +15,7 @@ use super::layout::Layout;
 use super::shape::{Compiled, Direction, Exiting, Shape, nulls};
 use crate::explain::join_detail;
 use crate::expr::{Evaluator, ScalarExpr};
-use crate::plan::{DeltaJoin, Join, JoinKind, Lookback, Plan, SortKey};
+use crate::plan::{DeltaJoin, Join, JoinKind, Lookback, Node, Plan, SortKey};
 
 /// Both sides of a join, cut for their arrangements.
 struct Sides {
@@ -66,6 +66,9 @@ impl<'s> Renderer<'_, '_, 's> {
 
     pub(super) fn join<D: Exiting>(&mut self, join: &Join, shape: Shape) -> VecCollection<'s, Time, D, Diff> {
         let arity = join.left.schema.len() + join.right.schema.len();
+        if let Node::Clock { variables } = &join.right.node {
+            return self.with_clock(&join.left, variables, shape);
+        }
         match join.kind {
             JoinKind::Semi | JoinKind::Anti | JoinKind::NullAwareAnti => {
                 let rows = self.semi(join);

@@ -23,6 +23,7 @@ use deltaworks_dataflow::arrange::{arrange, as_rows, collection};
 use deltaworks_dataflow::host::Build;
 use deltaworks_dataflow::row::project;
 use deltaworks_dataflow::{Arranged, Collection, Diff, Row, Time};
+use deltaworks_operators::join::clock_join;
 use differential_dataflow::VecCollection;
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::ToStream;
@@ -217,7 +218,6 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
     fn node(&mut self, node: &Node, plan: &Plan) -> Collection<'s> {
         match node {
             Node::Constant { rows } => self.constant(rows),
-            Node::Clock { variables } => self.clock_row(variables),
             Node::TemporalFilter { input, lower, upper, variable } => {
                 self.temporal_filter(input, lower.as_ref(), upper.as_ref(), *variable)
             }
@@ -280,35 +280,26 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
         }
         self.clock.clone().expect("made above")
     }
-    /// One row with the variables, replaced when one of them changes.
-    fn clock_row(&mut self, variables: &[ClockVariable]) -> Collection<'s> {
-        use timely::container::CapacityContainerBuilder;
-        use timely::dataflow::channels::pact::Pipeline;
-        use timely::dataflow::operators::generic::Operator;
+    /// The variables' values, on every worker, whenever one of them has changed.
+    fn clock_values(&mut self, variables: &[ClockVariable]) -> StreamVec<'s, Time, Row> {
         let (variables, resolution, timezone) = (variables.to_vec(), self.clock_resolution, self.timezone);
-        let first = self.build.worker == 0;
-        let mut current: Option<Row> = None;
-        let stream = self.clock().unary::<CapacityContainerBuilder<Vec<(Row, Time, Diff)>>, _, _, _>(
-            Pipeline,
-            "Clock",
-            move |_, _| {
-                move |input, output| {
-                    input.for_each(|capability, instants| {
-                        let Some(instant) = instants.drain(..).next_back().filter(|_| first) else { return };
-                        let row = Row::pack(variables.iter().map(|v| v.at(instant, resolution, timezone)));
-                        if current.as_ref() != Some(&row) {
-                            let time = *capability.time();
-                            let mut session = output.session(&capability);
-                            if let Some(old) = current.replace(row.clone()) {
-                                session.give((old, time, -1));
-                            }
-                            session.give((row, time, 1));
-                        }
-                    });
-                }
-            },
-        );
-        collection(stream)
+        let mut current = None;
+        self.clock().flat_map(move |instant| {
+            let row = Row::pack(variables.iter().map(|v| v.at(instant, resolution, timezone)));
+            (current.as_ref() != Some(&row)).then(|| current.insert(row).clone())
+        })
+    }
+    /// Every row of the input beside the clock.
+    fn with_clock<D: Exiting>(
+        &mut self,
+        input: &Plan,
+        variables: &[ClockVariable],
+        shape: Shape,
+    ) -> VecCollection<'s, Time, D, Diff> {
+        let arity = input.schema.len() + variables.len();
+        let mut compiled = shape.compile(arity, arity, &|column| column, &self.errors);
+        let (rows, clock) = (self.rows(input), self.clock_values(variables));
+        clock_join(rows, clock, "ClockJoin", move |row, clock, diff| compiled.apply(&[row, clock], diff))
     }
     fn temporal_filter(
         &mut self,
