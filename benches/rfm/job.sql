@@ -41,7 +41,7 @@ CREATE TABLE rfm (
 ) WITH (
   'connector' = 'filesystem',
   'path' = '${OUT:-out}/rfm.jsonl',
-  'format' = 'changelog-json'
+  'format' = 'upsert-json'
 );
 
 INSERT INTO rfm

@@ -15,6 +15,7 @@ mod checked;
 mod counted;
 mod dialect;
 mod literals;
+mod not_in;
 mod types;
 
 #[cfg(test)]
@@ -108,6 +109,7 @@ impl Session {
             .with_default_features()
             .with_type_planner(Arc::new(types::Types))
             .with_analyzer_rules(analyzer_rules(timezone))
+            .with_optimizer_rules(not_in::optimizer_rules())
             .build();
         let context = SessionContext::new_with_state(state);
         scalar_functions().into_iter().for_each(|function| context.register_udf(function));
@@ -287,7 +289,7 @@ impl Session {
         options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
         on_large_stack(move || {
             let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> =
-                Optimizer::new().rules.into_iter().filter(|rule| !BATCH_RULES.contains(&rule.name())).collect();
+                not_in::optimizer_rules().into_iter().filter(|rule| !BATCH_RULES.contains(&rule.name())).collect();
             let context = OptimizerContext::new_with_config_options(Arc::new(options)).without_query_execution_start_time();
             Optimizer::with_rules(rules).optimize(plan, &context, |_, _| {})
         })
