@@ -25,7 +25,7 @@ FROM (
     one_id,
     CAST((date_part('epoch', CAST('2011-12-10' AS DATE)) - date_part('epoch', MAX(event_date))) / 86400 AS BIGINT) AS recency_days,
     COUNT(DISTINCT event_date) AS frequency,
-    SUM(revenue) AS monetary
+    CAST(SUM(revenue) AS DECIMAL(38, 2)) AS monetary
   FROM (
     SELECT
       "Customer ID" AS one_id,
