@@ -3,6 +3,7 @@
 //! | written | rewritten | file |
 //! |---|---|---|
 //! | `FROM f t LATERAL VIEW EXPLODE(x) v AS c` | `FROM (SELECT *, unnest(x) AS c FROM f t) AS t` | `rewrite/lateral_view.rs` |
+//! | `FROM t CROSS JOIN UNNEST(t.x) AS v (c)` | the same | `rewrite/unnest.rs` |
 //! | `JOIN t FOR SYSTEM_TIME AS OF PROCTIME() AS a` | `JOIN t$lookup AS a`, recorded | `rewrite/lookup.rs` |
 //! | `FROM READ_KAFKA('broker', 'topic', ..)` | `FROM read_kafka$1 AS read_kafka`, recorded | `rewrite/read_kafka.rs` |
 //! | `COUNT(DISTINCT a, b)` | `COUNT(DISTINCT CASE WHEN a IS NOT NULL AND b IS NOT NULL THEN struct of a, b END)` | `rewrite/count_distinct.rs` |
@@ -13,6 +14,7 @@ mod lateral_view;
 mod lookup;
 mod name_apart;
 mod read_kafka;
+mod unnest;
 
 use std::ops::ControlFlow;
 

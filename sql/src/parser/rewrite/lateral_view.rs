@@ -16,6 +16,7 @@ use sqlparser::ast::{
 use super::super::cursor::Cursor;
 use super::super::error::{ParseError, Position, Result};
 use super::super::statement::fold;
+use super::unnest::take_unnests;
 use super::{alias, finish, flow, is_called, last_ident};
 
 const FORM: &str = "the form is FROM t LATERAL VIEW EXPLODE(array) v AS element";
@@ -65,13 +66,18 @@ struct Renamed {
 
 fn in_select(select: &mut Select) -> Result<Vec<Renamed>> {
     let mut renamed = Vec::new();
+    let unnested = take_unnests(select)?;
     for view in std::mem::take(&mut select.lateral_views) {
         let relation = explode(&mut select.from, &view, &renamed)?;
         if let Some(name) = last_ident(&view.lateral_view_name) {
             renamed.push(Renamed { view: fold(name), relation });
         }
     }
-    // A view is not known inside FROM: what has its name there is something else.
+    // What UNNEST unfolds is known to the joins behind it.
+    for join in select.from.iter_mut().flat_map(|tables| &mut tables.joins) {
+        rename(&mut join.join_operator, &renamed[..unnested]);
+    }
+    // A lateral view is not known inside FROM: what has its name there is something else.
     let from = std::mem::take(&mut select.from);
     rename(select, &renamed);
     select.from = from;
