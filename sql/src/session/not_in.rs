@@ -1,57 +1,100 @@
-//! A correlated NOT IN as NOT EXISTS.
+//! NOT IN as NOT EXISTS, where the optimizer's own way does not see the NULLs.
 //!
-//! The optimizer turns `x NOT IN (SELECT y FROM s WHERE s.k = t.k)` into a null-aware anti join by `x = y AND s.k = t.k`. Such a
-//! join asks whether there is a NULL anywhere on its right side, but the question is whether there is one among the rows of the
-//! same `k`: the batch engine refuses it. It says the same without asking about NULLs: keep what has no row with `s.k = t.k` for
-//! which `x = y` is not false.
+//! `x NOT IN (SELECT y ..)` is true where no row has a `y` for which `x = y` is not false. The optimizer knows that for a NOT IN that
+//! stands alone in a WHERE and whose subquery says nothing of the row outside: that one stays. Under OR it forgets about NULLs, and
+//! where the subquery is correlated it looks for them among all rows. Those become `NOT EXISTS (SELECT .. WHERE (x = y) IS NOT
+//! FALSE)`; an IN under NOT becomes the same without NOT. In a WHERE, false and NULL are the same, so nothing is lost.
 
-use datafusion::common::Result;
-use datafusion::common::tree_node::Transformed;
-use datafusion::logical_expr::logical_plan::Join;
-use datafusion::logical_expr::{BinaryExpr, Expr, JoinType, LogicalPlan, Operator};
-use datafusion::optimizer::optimizer::ApplyOrder;
-use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
 use std::sync::Arc;
 
-/// The rule that makes such joins.
-const MAKES_THEM: &str = "decorrelate_predicate_subquery";
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, ExprSchema, Result};
+use datafusion::logical_expr::expr::{Exists, InSubquery};
+use datafusion::logical_expr::logical_plan::Filter;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, not};
+use datafusion::optimizer::optimizer::ApplyOrder;
+use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
+
+/// The rule that turns subqueries into joins.
+const DECORRELATES: &str = "decorrelate_predicate_subquery";
 
 /// The optimizer's rules with this one where it belongs.
 pub(super) fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules = Optimizer::new().rules;
-    let after = rules.iter().position(|rule| rule.name() == MAKES_THEM).map_or(rules.len(), |at| at + 1);
-    rules.insert(after, Arc::new(CorrelatedNotIn));
+    let before = rules.iter().position(|rule| rule.name() == DECORRELATES).unwrap_or(0);
+    rules.insert(before, Arc::new(NotIn));
     rules
 }
 
 #[derive(Debug)]
-struct CorrelatedNotIn;
+struct NotIn;
 
-impl OptimizerRule for CorrelatedNotIn {
+impl OptimizerRule for NotIn {
     fn name(&self) -> &str {
-        "correlated_not_in"
+        "not_in_as_not_exists"
     }
     fn apply_order(&self) -> Option<ApplyOrder> {
         Some(ApplyOrder::TopDown)
     }
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        Ok(match plan {
-            LogicalPlan::Join(join) if join.null_aware && join.join_type == JoinType::LeftAnti && join.on.is_empty() => {
-                let Some((equal, correlated)) = join.filter.as_ref().and_then(parts) else {
-                    return Ok(Transformed::no(LogicalPlan::Join(join)));
-                };
-                let filter = correlated.and(equal.is_not_false());
-                Transformed::yes(LogicalPlan::Join(Join { filter: Some(filter), null_aware: false, ..join }))
+        let LogicalPlan::Filter(filter) = plan else { return Ok(Transformed::no(plan)) };
+        let mut changed = false;
+        let mut conjuncts = split_conjunction_owned(filter.predicate.clone());
+        for conjunct in &mut conjuncts {
+            let alone = matches!(conjunct, Expr::InSubquery(asked) if asked.subquery.outer_ref_columns.is_empty());
+            if !alone {
+                *conjunct = rewrite(conjunct.clone(), true, &filter.input, &mut changed)?;
             }
-            other => Transformed::no(other),
+        }
+        Ok(match conjunction(conjuncts) {
+            Some(predicate) if changed => Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?)),
+            _ => Transformed::no(LogicalPlan::Filter(filter)),
         })
     }
 }
 
-/// What IN asks and what the subquery's rows have to do with the row outside; None where they have nothing to do with it.
-fn parts(filter: &Expr) -> Option<(Expr, Expr)> {
-    match filter {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => Some(((**left).clone(), (**right).clone())),
-        _ => None,
+/// The predicate with every IN put in other words that must not take NULL for false: a NOT IN where truth makes the row stay
+/// (`positive`), an IN where it makes the row go.
+fn rewrite(predicate: Expr, positive: bool, input: &LogicalPlan, changed: &mut bool) -> Result<Expr> {
+    Ok(match predicate {
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
+            let left = rewrite(*left, positive, input, changed)?;
+            let right = rewrite(*right, positive, input, changed)?;
+            Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
+        }
+        Expr::Not(inner) => not(rewrite(*inner, !positive, input, changed)?),
+        Expr::InSubquery(asked) if asked.negated == positive => match exists(&asked, input)? {
+            Some(exists) => {
+                *changed = true;
+                exists
+            }
+            None => Expr::InSubquery(asked),
+        },
+        other => other,
+    })
+}
+
+/// Whether there is a row for which the comparison is not false; None where it is never NULL.
+fn exists(asked: &InSubquery, input: &LogicalPlan) -> Result<Option<Expr>> {
+    let rows = &asked.subquery.subquery;
+    let value = Expr::Column(Column::from(rows.schema().qualified_field(0)));
+    let has_outer = asked.expr.exists(|part| Ok(matches!(part, Expr::OuterReferenceColumn(..))))?;
+    if has_outer || !(asked.expr.nullable(input.schema())? || value.nullable(rows.schema())?) {
+        return Ok(None);
     }
+    let mut outer = asked.subquery.outer_ref_columns.clone();
+    let outside = asked.expr.as_ref().clone().transform_up(|part| {
+        let Expr::Column(column) = part else { return Ok(Transformed::no(part)) };
+        let field = Arc::clone(input.schema().field_from_column(&column)?);
+        let reference = Expr::OuterReferenceColumn(field, column);
+        if !outer.contains(&reference) {
+            outer.push(reference.clone());
+        }
+        Ok(Transformed::yes(reference))
+    })?;
+    let matching = outside.data.eq(value).is_not_false();
+    let subquery = LogicalPlanBuilder::from(rows.as_ref().clone()).filter(matching)?.build()?;
+    let subquery = Subquery { subquery: Arc::new(subquery), outer_ref_columns: outer, spans: asked.subquery.spans.clone() };
+    Ok(Some(Expr::Exists(Exists { subquery, negated: asked.negated })))
 }
