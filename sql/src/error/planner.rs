@@ -105,6 +105,7 @@ const RULES: &[Rule] = &[
     no_fields,
     unknown_type,
     substring,
+    subquery_place,
 ];
 
 fn unknown_function(text: &str) -> Option<SqlError> {
@@ -245,6 +246,16 @@ fn substring(text: &str) -> Option<SqlError> {
     })
 }
 /// A message that no rule knows: its first sentence, and the rest as the help.
+fn subquery_place(text: &str) -> Option<SqlError> {
+    let rest = between(text, "does not support logical expression ", "(")?;
+    let what = match rest {
+        "InSubquery" => "IN with a subquery",
+        "Exists" => "EXISTS",
+        "OuterReferenceColumn" | "ScalarSubquery" => "a subquery that reads columns outside it",
+        _ => return None,
+    };
+    Some(SqlError::new(format!("{what} cannot stand here"), "use it in WHERE, with AND, OR and NOT, or join the subquery"))
+}
 fn as_it_is(text: &str) -> SqlError {
     let text = in_our_types(text);
     let (message, help) = text.split_once(". ").unwrap_or((&text, "rewrite the expression that the message names"));
@@ -274,6 +285,11 @@ mod tests {
              'lower(Int32, Int64)'. You might need to add explicit type casts.\n\tCandidate functions:\n\tlower(String)",
             "function \"lower\" takes 1 argument, not 2",
             "there is lower(STRING)",
+        );
+        check(
+            "Physical plan does not support logical expression InSubquery(InSubquery { expr: Column(..) })",
+            "IN with a subquery cannot stand here",
+            "use it in WHERE, with AND, OR and NOT, or join the subquery",
         );
         check(
             "Invalid function 'row_number'",
