@@ -12,6 +12,7 @@
 //! | `statements` | what statements say on stderr |
 //! | `retention` | streams, rows that leave with age, the pace of a replay, the limit of joins without equality |
 //! | `explain_analyze` | the rows and failures of every operator |
+//! | `identity` | the identity function on real person records, where they are there |
 //! | `real_input` | the jobs on real data, where it is there |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -24,6 +25,8 @@ mod command_line;
 mod explain_analyze;
 #[path = "end_to_end/external.rs"]
 mod external;
+#[path = "end_to_end/identity.rs"]
+mod identity;
 #[path = "end_to_end/jobs.rs"]
 mod jobs;
 #[path = "end_to_end/loading.rs"]

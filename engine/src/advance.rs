@@ -11,7 +11,7 @@ use deltaworks_dataflow::host::{InputBatch, InputId};
 use deltaworks_sql::render::EXPIRED;
 
 use crate::bench::Measuring;
-use crate::catalog::{Catalog, Entry, Kind, Table};
+use crate::catalog::{Catalog, Entry, Kind, Table, owner};
 use crate::error::EngineError;
 use crate::install;
 use crate::options::Evaluation;
@@ -41,7 +41,7 @@ enum Until {
 impl Engine {
     /// Installs what is pending of the names and of everything connected to them.
     pub(crate) fn ensure_installed(&mut self, names: BTreeSet<String>) -> Result<()> {
-        let base = |name: &String| name.strip_suffix("$errors").unwrap_or(name).to_string();
+        let base = |name: &String| owner(name);
         let mut wanted: BTreeSet<String> = names.iter().map(base).collect();
         if !wanted.iter().any(|name| self.is_pending(name)) && !self.pending_insert_into(&wanted) {
             return Ok(());
@@ -78,7 +78,7 @@ impl Engine {
         let renderable = match &entry.kind {
             Kind::Table(_) => true,
             Kind::Dynamic(_) => self.options.evaluation != Evaluation::Batch,
-            Kind::Inlined(..) | Kind::Errors(_) => false,
+            Kind::Inlined(..) | Kind::Errors(_) | Kind::History(_) => false,
         };
         renderable && entry.dataflow.is_none() && !self.sinks.contains_key(name)
     }

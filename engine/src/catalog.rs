@@ -23,6 +23,7 @@ use sqlparser::ast;
 use crate::create::columns_help;
 use crate::error::EngineError;
 use crate::external::{Connection, ExternalFunction};
+use crate::identity::{history_of, one_ids_of};
 use crate::pipe::Pipe;
 use crate::snapshot::SnapshotTable;
 
@@ -134,6 +135,8 @@ pub(crate) enum Kind {
     Inlined(Schema, BTreeSet<String>),
     /// The dead letters of a table.
     Errors(Schema),
+    /// How the one ids of an identity were replaced.
+    History(Schema),
 }
 
 /// A named entry.
@@ -161,7 +164,7 @@ impl Entry {
         match &self.kind {
             Kind::Table(table) => Some(&table.schema),
             Kind::Dynamic(view) => Some(&view.schema),
-            Kind::Errors(schema) => Some(schema),
+            Kind::Errors(schema) | Kind::History(schema) => Some(schema),
             Kind::Inlined(schema, _) => Some(schema),
         }
     }
@@ -176,7 +179,7 @@ impl Entry {
         let (key, arity) = match &self.kind {
             Kind::Table(table) => (table.key.clone(), table.schema.len()),
             Kind::Dynamic(view) => (view.key.clone(), view.schema.len()),
-            Kind::Errors(schema) => (Vec::new(), schema.len()),
+            Kind::Errors(schema) | Kind::History(schema) => (Vec::new(), schema.len()),
             Kind::Inlined(..) => (Vec::new(), 0),
         };
         Kept { key: if key.is_empty() { (0..arity).collect() } else { key }, arity }
@@ -192,6 +195,7 @@ impl Entry {
             Kind::Dynamic(_) => "dynamic table",
             Kind::Inlined(..) => "view",
             Kind::Errors(_) => "dead-letter table",
+            Kind::History(_) => "history",
         }
     }
 }
@@ -235,8 +239,21 @@ impl Insert {
     pub(crate) fn reads(&self, name: &str) -> bool {
         let mut read = BTreeSet::new();
         Catalog::reads(&self.plan, &mut read);
-        read.contains(name) || read.contains(&format!("{name}$errors"))
+        with_companions(name).any(|name| read.contains(&name))
     }
+}
+
+/// The entry that an entry comes and goes with: itself, but for dead letters their table and for a history its one ids.
+pub(crate) fn owner(name: &str) -> String {
+    let table = name.strip_suffix("$errors").map(str::to_string);
+    table.or_else(|| one_ids_of(name)).unwrap_or_else(|| name.to_string())
+}
+/// The entries that may come and go with one.
+pub(crate) fn companions(name: &str) -> impl Iterator<Item = String> {
+    std::iter::once(format!("{name}$errors")).chain(history_of(name))
+}
+fn with_companions(name: &str) -> impl Iterator<Item = String> {
+    std::iter::once(name.to_string()).chain(companions(name))
 }
 
 /// All entries by qualified name.
@@ -295,8 +312,8 @@ impl Catalog {
         match self.entries.get(name).map(|entry| &entry.kind) {
             Some(Kind::Dynamic(view)) => Catalog::reads(&view.plan, &mut reads),
             Some(Kind::Inlined(_, tables)) => reads.extend(tables.iter().cloned()),
-            Some(Kind::Errors(_)) => {
-                reads.extend(name.strip_suffix("$errors").map(str::to_string));
+            Some(Kind::Errors(_) | Kind::History(_)) => {
+                reads.insert(owner(name));
             }
             _ => {}
         }
@@ -328,26 +345,29 @@ impl Catalog {
     }
     /// The views that read `name` or its dead letters directly.
     pub(crate) fn views_of(&self, name: &str) -> Vec<String> {
-        let errors = format!("{name}$errors");
         let reads = |(other, entry): (&String, &Entry)| {
             let mut read = BTreeSet::new();
             match &entry.kind {
                 Kind::Dynamic(view) => Catalog::reads(&view.plan, &mut read),
                 Kind::Inlined(_, tables) => read.extend(tables.iter().cloned()),
-                Kind::Table(_) | Kind::Errors(_) => {}
+                Kind::Table(_) | Kind::Errors(_) | Kind::History(_) => {}
             }
-            (read.contains(name) || read.contains(&errors)).then(|| other.clone())
+            with_companions(name).any(|name| read.contains(&name)).then(|| other.clone())
         };
         self.entries.iter().filter_map(reads).collect()
     }
     /// The entries and sinks whose definition reads `name` directly.
     pub(crate) fn dependents(&self, name: &str) -> Vec<String> {
-        let errors = format!("{name}$errors");
         let reads = |other: &String| {
             let upstream = self.upstream(other);
-            *other != errors && other != name && (upstream.contains(name) || upstream.contains(&errors))
+            owner(other) != name && with_companions(name).any(|name| upstream.contains(&name))
         };
         self.entries.keys().filter(|other| reads(other)).cloned().collect()
+    }
+    /// What reads an entry directly: views by their names, inserts by their targets.
+    pub(crate) fn readers(&self, name: &str) -> Vec<String> {
+        let inserts = self.inserts.iter().filter(|insert| insert.reads(name)).map(|insert| insert.target.clone());
+        self.views_of(name).into_iter().chain(inserts).collect()
     }
 }
 
@@ -363,7 +383,7 @@ impl TableInfo for Catalog {
             Kind::Dynamic(view) => {
                 (&view.schema, view.key.clone(), view.append_only, growing_table(&view.plan, self).is_none())
             }
-            Kind::Errors(schema) => (schema, Vec::new(), true, false),
+            Kind::Errors(schema) | Kind::History(schema) => (schema, Vec::new(), true, false),
             Kind::Inlined(..) => return None,
         };
         Some(TableFacts {

@@ -10,13 +10,14 @@ use deltaworks_sql::external::CallSite;
 use deltaworks_sql::lower::check_query;
 use deltaworks_sql::lower::unique::unique_columns;
 use deltaworks_sql::parser::{
-    CreateDynamicTable, CreateTable, CreateView, DropObject, LOOKUP_SUFFIX, Name, ObjectKind, Spanned, Statement,
+    CreateDynamicTable, CreateTable, CreateView, DropObject, Identity, LOOKUP_SUFFIX, Name, ObjectKind, Spanned, Statement,
 };
 use deltaworks_sql::render::check_lookups;
 
 use crate::catalog::{self, Catalog, Entry, Kind, View};
 use crate::create;
 use crate::error::EngineError;
+use crate::identity::history_of;
 use crate::query::{short, shown_schema};
 use crate::script::Engine;
 use crate::snapshot::SnapshotTable;
@@ -229,7 +230,10 @@ impl Engine {
         let (right, word) = match entry.kind {
             Kind::Table(_) => (ObjectKind::Table, "TABLE"),
             Kind::Inlined(..) => (ObjectKind::View, "VIEW"),
-            Kind::Dynamic(_) => (ObjectKind::DynamicTable, "DYNAMIC TABLE"),
+            Kind::Dynamic(_) | Kind::History(_) if Identity::of(&object.name).is_some() => {
+                return Err(goes_with_links(&object.name));
+            }
+            Kind::Dynamic(_) | Kind::History(_) => (ObjectKind::DynamicTable, "DYNAMIC TABLE"),
             Kind::Errors(_) => {
                 let name = object.name.object();
                 return Err(EngineError::new(
@@ -294,7 +298,7 @@ impl Engine {
             }
         }
         let mut dataflows: BTreeSet<String> = removed.into_iter().filter_map(|insert| insert.dataflow).collect();
-        for removed in [name.to_string(), format!("{name}$errors")] {
+        for removed in std::iter::once(name.to_string()).chain(catalog::companions(name)) {
             let Some(entry) = self.catalog.entries.remove(&removed) else { continue };
             self.session.deregister_table(&Name::new(removed.split('.')))?;
             self.session.deregister_table(&lookup_handle(&removed))?;
@@ -325,10 +329,13 @@ impl Engine {
                 format!("drop pipe \"{pipe}\" first, or write CASCADE"),
             ));
         }
-        if let Some(view) = self.catalog.views_of(name).first() {
+        let (identities, views): (Vec<_>, Vec<_>) =
+            self.catalog.views_of(name).into_iter().partition(|view| history_of(view).is_some());
+        let readers = identities.iter().flat_map(|identity| self.catalog.readers(identity));
+        if let Some(view) = views.into_iter().chain(readers).next() {
             return Err(EngineError::new(
-                format!("{noun} \"{}\" is used by \"{}\"", short(name), short(view)),
-                format!("drop \"{}\" first, or write CASCADE", short(view)),
+                format!("{noun} \"{}\" is used by \"{}\"", short(name), short(&view)),
+                format!("drop \"{}\" first, or write CASCADE", short(&view)),
             ));
         }
         if let Some(insert) = self.catalog.inserts.iter().find(|insert| insert.target != name && insert.reads(name)) {
@@ -341,6 +348,12 @@ impl Engine {
     }
 }
 
+/// The error that what the identity function reads is dropped by itself.
+fn goes_with_links(name: &Name) -> EngineError {
+    let identity = Identity::of(name).map(|identity| (identity.to_string(), identity.links.to_string()));
+    let (call, links) = identity.unwrap_or_default();
+    EngineError::new(format!("\"{name}\" is what {call} reads, which goes with \"{links}\""), format!("drop \"{links}\""))
+}
 /// The name under which the batch engine's planner finds a table that is looked up.
 fn lookup_handle(qualified: &str) -> Name {
     Name::new(format!("{qualified}{LOOKUP_SUFFIX}").split('.'))

@@ -10,12 +10,13 @@ use std::sync::mpsc::Sender;
 
 use deltaworks_dataflow::host::{Build, Host};
 use deltaworks_sql::external::CallSite;
-use deltaworks_sql::plan::Plan;
+use deltaworks_sql::plan::{Node, Plan};
 use deltaworks_sql::render::{InsertTarget, Kept, Renderer, TableSpec};
 
 use crate::calls::Desk;
-use crate::catalog::{Catalog, Insert, Kind, Table};
+use crate::catalog::{Catalog, Insert, Kind, Table, companions, owner};
 use crate::error::EngineError;
+use crate::identity::history_of;
 use crate::sinks::{Gathered, OpenSink};
 
 /// The resolution of NOW() in views, microseconds.
@@ -33,6 +34,8 @@ enum Step {
         stamp: Option<usize>,
         /// The input of its dead letters, where it has some.
         errors_input: Option<u32>,
+        /// The name of the history, where it gives one ids.
+        history: Option<String>,
     },
     /// What a view or table asks of an external function.
     Ask {
@@ -82,9 +85,12 @@ impl Installation {
                     renderer.begin(&spec.name);
                     renderer.table(spec, streams);
                 }
-                Step::View { name, plan, stamp, errors_input } => {
+                Step::View { name, plan, stamp, errors_input, history } => {
                     renderer.begin(name);
                     renderer.view(name, plan, *stamp);
+                    if let (Some(history), Node::Components(one_ids)) = (history, &plan.node) {
+                        renderer.history(history, one_ids);
+                    }
                     if let Some(input) = errors_input {
                         let letters = renderer.build().updates(*input);
                         renderer.define(&format!("{name}$errors"), letters);
@@ -152,13 +158,14 @@ pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>)
             }
             Kind::Dynamic(view) => {
                 let (plan, stamp, errors_input) = (view.plan.clone(), view.stamp, view.errors_input);
-                steps.push(Step::View { name: name.clone(), plan, stamp, errors_input });
+                let history = history_of(name);
+                steps.push(Step::View { name: name.clone(), plan, stamp, errors_input, history });
                 asks(name, &view.calls, request, &mut steps);
             }
             _ => continue,
         }
         keep(catalog, name, request, &mut keeps);
-        keep(catalog, &format!("{name}$errors"), request, &mut keeps);
+        companions(name).for_each(|companion| keep(catalog, &companion, request, &mut keeps));
     }
     for insert in request.inserts.iter().map(|i| &catalog.inserts[*i]) {
         let Some(table) = catalog.get(&insert.target).and_then(|entry| entry.table()) else { continue };
@@ -243,11 +250,9 @@ fn imports(catalog: &Catalog, steps: &[Step], order: &[String]) -> Vec<(String, 
             }
         }
     }
-    let own =
-        |name: &String| order.contains(name) || name.strip_suffix("$errors").is_some_and(|t| order.iter().any(|o| o == t));
     reads
         .into_iter()
-        .filter(|name| !own(name))
+        .filter(|name| !order.contains(&owner(name)))
         .filter_map(|name| {
             let (trace, kept) = catalog.get(&name)?.kept.clone()?;
             Some((name, trace, kept))
@@ -283,8 +288,7 @@ fn visit(
     }
     open.push(name.to_string());
     for read in catalog.upstream(name) {
-        let read = read.strip_suffix("$errors").unwrap_or(&read);
-        visit(catalog, read, names, open, ordered)?;
+        visit(catalog, &owner(&read), names, open, ordered)?;
     }
     open.pop();
     ordered.push(name.to_string());

@@ -23,6 +23,7 @@
 //! | `copy.rs` | PUT, COPY INTO |
 //! | `repair.rs` | REPAIR TABLE |
 //! | `pipe.rs` | CREATE PIPE |
+//! | `identity.rs` | what IDENTITY(links) and IDENTITY_HISTORY(links) read |
 //! | `external.rs` | API connections, external functions |
 //! | `calls.rs` | what continuous queries ask external functions, and the answers |
 //! | `show.rs` | SHOW, DESCRIBE |
@@ -41,6 +42,7 @@ mod create;
 mod define;
 mod error;
 mod external;
+mod identity;
 mod install;
 mod merge;
 mod options;

@@ -22,6 +22,7 @@ use crate::analyze::by_line;
 use crate::catalog::{Catalog, Entry, Kind};
 use crate::error::EngineError;
 use crate::external::check_placed;
+use crate::identity::one_ids_of_links;
 use crate::options::Evaluation;
 use crate::script::Engine;
 
@@ -161,6 +162,10 @@ impl Engine {
             return Ok(());
         }
         let Some(entry) = self.catalog.get(name).cloned() else { return Ok(()) };
+        if let (Kind::History(_), Evaluation::Batch) = (&entry.kind, self.options.evaluation) {
+            // All links at once replace no id.
+            return set(&entry, &[]);
+        }
         if let (Kind::Dynamic(view), Evaluation::Batch) = (&entry.kind, self.options.evaluation) {
             let mut reads = BTreeSet::new();
             Catalog::reads(&view.plan, &mut reads);
@@ -169,8 +174,15 @@ impl Engine {
             }
             let answer = self.session.execute((*view.logical).clone(), ClockReading { now: self.clock.now() })?;
             let mut rows = Vec::new();
+            let links = match &view.plan.node {
+                Node::Components(components) => Some(&components.links.schema),
+                _ => None,
+            };
             for batch in &answer.batches {
-                rows.extend(from_record_batch(&view.schema, batch)?);
+                rows.extend(from_record_batch(links.unwrap_or(&view.schema), batch)?);
+            }
+            if links.is_some() {
+                rows = one_ids_of_links(&rows);
             }
             return set(&entry, &rows);
         }
@@ -280,7 +292,9 @@ impl Engine {
         });
         let nodes = if analyze { Some(self.measure(&plan)?) } else { None };
         let sharers = |key: &ArrangementKey| self.catalog.sharers(key);
-        let context = Context { tables: &self.catalog, sharers: &sharers };
+        // What is analysed is what the query itself does.
+        let behind = |table: &str| if analyze { None } else { self.identity_behind(table) };
+        let context = Context { tables: &self.catalog, sharers: &sharers, behind: &behind };
         let target = match &statement.node {
             Statement::Insert(insert) => Some(insert.table.to_string()),
             Statement::CreateDynamicTable(create) => Some(create.name.to_string()),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use deltaworks_connectors::format::text::{OutputFormat, ResultSet, ResultWriter};
 use deltaworks_dataflow::host::{Host, InputId};
 use deltaworks_sql::lower::JoinStrategy;
-use deltaworks_sql::parser::{Name, Spanned, Statement, parse_script, substitute, table_names};
+use deltaworks_sql::parser::{Name, Spanned, Statement, identities, parse_script, substitute, table_names};
 use deltaworks_sql::session::Session;
 
 use crate::bench::{Figures, Measuring};
@@ -178,12 +178,14 @@ impl Engine {
     fn explain_statement(&mut self, statement: &Spanned<Statement>) -> Result<()> {
         match &statement.node {
             Statement::CreateDynamicTable(create) => {
+                self.make_identities(statement)?;
                 self.say(&format!("dynamic table {}:", create.name));
                 let plan = self.explain(statement, false)?;
                 self.print(&plan)?;
                 self.execute(statement)
             }
             Statement::Insert(insert) if self.is_continuous_insert(insert) => {
+                self.make_identities(statement)?;
                 self.say(&format!("insert into {}:", insert.table));
                 let plan = self.explain(statement, false)?;
                 self.print(&plan)
@@ -203,6 +205,7 @@ impl Engine {
     }
 
     fn execute(&mut self, statement: &Spanned<Statement>) -> Result<()> {
+        self.make_identities(statement)?;
         match &statement.node {
             Statement::CreateSchema { name, if_not_exists } => self.create_schema(name, *if_not_exists),
             Statement::UseSchema(name) => self.use_schema(name),
@@ -318,6 +321,7 @@ impl Engine {
 /// The names that a statement reads, by object name: what must stay readable for it.
 fn reads_of(statement: &Statement) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = table_names(statement).iter().map(|name| name.object().to_string()).collect();
+    names.extend(identities(statement).iter().map(|(identity, _)| identity.links.object().to_string()));
     match statement {
         Statement::Truncate(name) => {
             names.insert(name.object().to_string());

@@ -7,8 +7,8 @@ use crate::arrangement::{self, Arrangement, ArrangementKey, key_text};
 use crate::expr::ScalarExpr;
 use crate::lower::TableInfo;
 use crate::plan::{
-    Aggregate, AggregateCall, AggregateFunction, DeltaJoin, Join, JoinKind, Lookback, Node, Plan, Ranking, SortKey, TopK,
-    Window,
+    Aggregate, AggregateCall, AggregateFunction, ComponentRows, DeltaJoin, Join, JoinKind, Lookback, Node, Plan, Ranking,
+    SortKey, TopK, Window,
 };
 
 /// One operator of a plan.
@@ -47,11 +47,21 @@ pub struct Context<'a> {
     pub tables: &'a dyn TableInfo,
     /// Other statements that probe an index, by name.
     pub sharers: &'a dyn Fn(&ArrangementKey) -> Vec<String>,
+    /// The operator that keeps a table which statements read by the function that gives it; None for any other table.
+    pub behind: &'a dyn Fn(&str) -> Option<Behind>,
+}
+
+/// An operator that keeps a table.
+pub struct Behind {
+    /// What it computes.
+    pub plan: Plan,
+    /// The other statements that read the table.
+    pub readers: Vec<String>,
 }
 
 /// The plan as rows, parents before their inputs.
 pub fn explain(plan: &Plan, tables: &dyn TableInfo) -> Vec<ExplainRow> {
-    explain_statement(plan, None, &Context { tables, sharers: &|_| Vec::new() })
+    explain_statement(plan, None, &Context { tables, sharers: &|_| Vec::new(), behind: &|_| None })
 }
 
 /// The plan as rows, below the table or sink that it feeds, with the statements that share its indexes.
@@ -78,7 +88,7 @@ pub fn explain_statement(plan: &Plan, target: Option<Target<'_>>, context: &Cont
         0
     });
     describe(plan, parent, context, &mut rows, &mut indexes);
-    for row in &mut rows {
+    for row in rows.iter_mut().filter(|row| row.shared_with.is_empty()) {
         row.shared_with = shared_with(row.id, &indexes, context);
     }
     rows
@@ -110,6 +120,13 @@ fn describe(
         reason,
     });
     indexes.extend(probed.into_iter().map(|index| (id, index)));
+    if let Node::Get { table, .. } = &plan.node
+        && let Some(behind) = (context.behind)(table)
+    {
+        let operator = rows.len();
+        describe(&behind.plan, Some(id), context, rows, indexes);
+        rows[operator].shared_with = behind.readers.join(", ");
+    }
     for input in plan.inputs() {
         describe(input, Some(id), context, rows, indexes);
     }
@@ -155,6 +172,7 @@ fn operator(plan: &Plan, tables: &dyn TableInfo) -> &'static str {
         Node::Lookback(_) => "lookback_join",
         Node::Aggregate(_) | Node::Window(_) => "aggregate",
         Node::TopK(_) => "top_k",
+        Node::Components(_) => "identity",
     }
 }
 
@@ -168,6 +186,10 @@ fn reason(plan: &Plan, tables: &dyn TableInfo) -> String {
         Node::Lookback(lookback) => lookback.reason.clone(),
         Node::Window(_) => "a changed partition is computed anew".into(),
         Node::TemporalFilter { .. } => "rows leave by the clock: nothing is scanned".into(),
+        Node::Components(components) => match components.rows {
+            ComponentRows::OneIds => "a forest of the links, on one worker".into(),
+            ComponentRows::History => "a forest of the links, on one worker; what it gave stays".into(),
+        },
         _ => String::new(),
     }
 }
@@ -211,6 +233,10 @@ fn detail(plan: &Plan) -> String {
         Node::Aggregate(aggregate) => aggregate_detail(aggregate),
         Node::TopK(top_k) => top_k_detail(top_k),
         Node::Window(window) => window_detail(window),
+        Node::Components(components) => {
+            let function = if components.rows == ComponentRows::OneIds { "IDENTITY" } else { "IDENTITY_HISTORY" };
+            format!("{function} of ({})", names(&components.links.schema))
+        }
     }
 }
 

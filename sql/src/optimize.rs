@@ -211,6 +211,11 @@ fn prune(plan: Plan, wanted: &Columns) -> (Plan, Vec<usize>) {
         Node::Aggregate(aggregate) => prune_aggregate(*aggregate, schema, wanted),
         Node::TopK(top_k) => prune_top_k(*top_k, schema, wanted),
         Node::Window(window) => prune_window(*window, schema, wanted),
+        // It is a table of its own by the time a query reads it.
+        node @ Node::Components(_) => {
+            let kept = all();
+            (Plan::new(node, schema), kept)
+        }
     }
 }
 

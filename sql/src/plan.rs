@@ -38,6 +38,7 @@ impl Plan {
             Node::Aggregate(aggregate) => vec![&aggregate.input],
             Node::TopK(top_k) => vec![&top_k.input],
             Node::Window(window) => vec![&window.input],
+            Node::Components(components) => vec![&components.links],
         }
     }
     /// The inputs of the node, in order, to be changed in place.
@@ -56,6 +57,7 @@ impl Plan {
             Node::Aggregate(aggregate) => vec![&mut aggregate.input],
             Node::TopK(top_k) => vec![&mut top_k.input],
             Node::Window(window) => vec![&mut window.input],
+            Node::Components(components) => vec![&mut components.links],
         }
     }
     /// Calls `see` with this plan and everything below it, parents first.
@@ -144,6 +146,8 @@ pub enum Node {
     /// Window functions other than the top-k form: the input's columns, then one column per function, by recomputing
     /// a changed partition.
     Window(Box<Window>),
+    /// The identity function: which ids links say are one and the same.
+    Components(Box<Components>),
 }
 
 /// A variable of the clock.
@@ -375,6 +379,24 @@ pub struct TopK {
     pub ranking: Ranking,
     /// Whether the rank (BIGINT) is a column.
     pub emit_rank: bool,
+}
+
+/// Connected components of links.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Components {
+    /// The links: two ids, and when the link was first seen.
+    pub links: Plan,
+    /// Which rows.
+    pub rows: ComponentRows,
+}
+
+/// What the identity function gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComponentRows {
+    /// (id, one id) of every member.
+    OneIds,
+    /// (old one id, new one id, when): what replaced what. Frozen; it depends on the ticks.
+    History,
 }
 
 /// Window functions over whole partitions.

@@ -50,7 +50,7 @@ fn field<'r>(row: &'r str, name: &str) -> &'r str {
 }
 
 /// A file or folder of real data; says so where it is not there.
-fn data(name: &str) -> Option<PathBuf> {
+pub(crate) fn data(name: &str) -> Option<PathBuf> {
     let path = repository("../shared/data").join(name);
     if !path.exists() {
         println!("skipped: {} is not there", path.display());

@@ -10,7 +10,7 @@ use super::unique::{Columns, plain_columns};
 use super::{Result, TableInfo, terms};
 use crate::error::SqlError;
 use crate::parser::LOOKUP_SUFFIX;
-use crate::plan::{JoinKind, Node, Plan};
+use crate::plan::{ComponentRows, JoinKind, Node, Plan};
 
 /// What lookup joins make of a plan's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +165,7 @@ pub fn is_append_only(plan: &Plan, tables: &dyn TableInfo) -> bool {
             JoinKind::LookupInner | JoinKind::LookupLeft => is_append_only(&join.left, tables),
             _ => false,
         },
+        Node::Components(components) => components.rows == ComponentRows::History,
         Node::Clock { .. } | Node::Lookback(_) | Node::Aggregate(_) | Node::TopK(_) | Node::Window(_) => false,
     }
 }

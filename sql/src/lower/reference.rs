@@ -81,7 +81,7 @@ impl World {
                 let until = |row: &Fields| upper.as_ref().is_none_or(|e| int(&value(e, row)).is_some_and(|at| now < at));
                 self.rows(input).into_iter().filter(|row| from(row) && until(row)).collect()
             }
-            Node::Unnest { .. } | Node::Window(_) => panic!("not in the reference"),
+            Node::Unnest { .. } | Node::Window(_) | Node::Components(_) => panic!("not in the reference"),
             Node::Union { inputs } => inputs.iter().flat_map(|input| self.rows(input)).collect(),
             Node::Distinct { input } => {
                 let mut rows = self.rows(input);

@@ -104,7 +104,7 @@ fn volatile(part: &Expr) -> Option<SqlError> {
 pub(super) fn recursive(name: &str) -> SqlError {
     SqlError::new(
         format!("recursive query \"{name}\" cannot be kept up to date"),
-        "to follow links between identifiers use the identity function",
+        "to follow links between ids read IDENTITY(links), of a table or view with the columns id_a, id_b and first_seen",
     )
 }
 

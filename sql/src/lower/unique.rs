@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::TableInfo;
 use crate::expr::ScalarExpr;
-use crate::plan::{Aggregate, DeltaJoin, Join, JoinKind, Node, Plan, Ranking, TopK};
+use crate::plan::{Aggregate, ComponentRows, DeltaJoin, Join, JoinKind, Node, Plan, Ranking, TopK};
 
 /// A set of column positions.
 pub type Columns = BTreeSet<usize>;
@@ -32,6 +32,10 @@ pub fn unique_columns(plan: &Plan, tables: &dyn TableInfo) -> Vec<Columns> {
         Node::Aggregate(aggregate) => of_aggregate(aggregate),
         Node::TopK(top_k) => of_top_k(top_k, tables),
         Node::Window(window) => unique_columns(&window.input, tables),
+        Node::Components(components) => match components.rows {
+            ComponentRows::OneIds => vec![Columns::from([0])],
+            ComponentRows::History => Vec::new(),
+        },
     };
     minimal(sets)
 }

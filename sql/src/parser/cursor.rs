@@ -171,6 +171,7 @@ impl<'a> Cursor<'a> {
             return Err(self.expected("a query").or_help("a query begins with SELECT, WITH or VALUES"));
         }
         let mut query = self.sqlparser(|parser| parser.parse_query())?;
+        super::identity::name_identities(&mut query)?;
         let hints = take_hints(&mut query);
         Ok(Body { query, hints })
     }

@@ -14,6 +14,7 @@
 //! | `SHOW`, `DROP`, `SET` and the like | `utility.rs` |
 //! | the steps that all rules share | `cursor.rs`, `source.rs`, `spelling.rs` |
 //! | the dialect that queries are read in | `dialect.rs` |
+//! | `IDENTITY(links)` | `identity.rs` |
 //! | rewrites of queries into what DataFusion plans | `rewrite.rs` |
 //! | the tables that a statement reads | `reads.rs` |
 
@@ -21,6 +22,7 @@ mod cursor;
 mod dialect;
 mod error;
 mod function;
+mod identity;
 mod ingest;
 mod locate;
 mod options;
@@ -37,10 +39,11 @@ mod write;
 
 pub use dialect::DeltaworksDialect;
 pub use error::{ParseError, Position};
+pub use identity::Identity;
 pub use locate::place_of;
 pub use options::{Options, is_secret, redact};
 pub use parse::parse_script;
-pub use reads::table_names;
+pub use reads::{identities, table_names};
 pub use rewrite::{
     CAST_MARK, KafkaRead, LOOKUP_SUFFIX, Lookup, Rewritten, explode_lateral_views, marked_name, merge_distinct_counts,
     name_apart, rewrite, shown_name, take_kafka_reads, take_lookups,

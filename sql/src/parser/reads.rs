@@ -2,8 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Query, TableFactor, Visit, Visitor};
+use sqlparser::ast::{Query, Spanned as _, TableFactor, Visit, Visitor};
 
+use super::error::Position;
+use super::identity::Identity;
 use super::rewrite::LOOKUP_SUFFIX;
 use super::statement::{CopySource, Name, Statement, fold};
 
@@ -17,9 +19,19 @@ pub fn table_names(statement: &Statement) -> Vec<Name> {
     reads.names
 }
 
+/// Returns what a statement reads of the identity function, each once, and where it stands first.
+pub fn identities(statement: &Statement) -> Vec<(Identity, Position)> {
+    let mut reads = Reads::default();
+    reads.statement(statement);
+    let identity = |(name, at): (&Name, &Position)| Some((Identity::of(name)?, *at));
+    reads.names.iter().zip(&reads.places).filter_map(identity).collect()
+}
+
 #[derive(Default)]
 struct Reads {
     names: Vec<Name>,
+    /// Where each name stands first.
+    places: Vec<Position>,
     scopes: Vec<Scope>,
 }
 
@@ -45,7 +57,7 @@ impl Reads {
             Statement::Update(update) => self.tree(&**update),
             Statement::Delete(delete) => self.tree(&**delete),
             Statement::Merge(merge) => self.tree(&**merge),
-            Statement::Refresh(table) => self.add(table.clone()),
+            Statement::Refresh(table) => self.add(table.clone(), Position { line: 1, column: 1 }),
             Statement::Explain { statement, .. } => self.statement(&statement.node),
             Statement::StatementSet(members) => {
                 members.iter().for_each(|member| self.statement(&member.node));
@@ -65,9 +77,10 @@ impl Reads {
         let _ = tree.visit(self);
     }
 
-    fn add(&mut self, name: Name) {
+    fn add(&mut self, name: Name, at: Position) {
         if !self.names.contains(&name) {
             self.names.push(name);
+            self.places.push(at);
         }
     }
 
@@ -104,9 +117,10 @@ impl Visitor for Reads {
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
         if let TableFactor::Table { name, args: None, .. } = factor {
+            let at = name.span().start.into();
             let name = without_suffix(name.into());
             if !self.is_common_table(&name) {
-                self.add(name);
+                self.add(name, at);
             }
         }
         ControlFlow::Continue(())

@@ -52,7 +52,8 @@ pub(super) fn merge(cursor: &mut Cursor, _: Prefix) -> Result<Statement> {
 
 fn sqlparser_statement(cursor: &mut Cursor) -> Result<(ast::Statement, Position)> {
     let at = cursor.position();
-    let statement = cursor.sqlparser(|parser| parser.parse_statement())?;
+    let mut statement = cursor.sqlparser(|parser| parser.parse_statement())?;
+    super::identity::name_identities(&mut statement)?;
     Ok((statement, at))
 }
 

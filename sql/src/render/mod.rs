@@ -7,6 +7,7 @@
 
 mod aggregate;
 mod analyze;
+mod components;
 mod insert;
 mod join;
 mod layout;
@@ -73,6 +74,8 @@ pub struct Renderer<'r, 'b, 's> {
     /// Those of them that something reads.
     read: BTreeSet<String>,
     arranged: Vec<(Plan, Layout, Vec<SortKey>, Arranged<'s>)>,
+    /// The connected components that this dataflow keeps.
+    components: Vec<components::Rendered<'s>>,
     errors: Rc<EvalErrors>,
     /// The view under construction.
     view: String,
@@ -95,6 +98,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
             tables: BTreeMap::new(),
             read: BTreeSet::new(),
             arranged: Vec::new(),
+            components: Vec::new(),
             errors: EvalErrors::new(),
             view: String::new(),
             clock_input,
@@ -228,6 +232,7 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
             }
             Node::Aggregate(aggregate) => self.aggregate(aggregate),
             Node::Window(window) => self.window(window, plan),
+            Node::Components(components) => self.components(components),
             _ => unreachable!("rendered by `render`"),
         }
     }
