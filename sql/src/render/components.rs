@@ -39,11 +39,11 @@ impl<'s> Renderer<'_, '_, 's> {
         self.define(name, rows);
     }
     fn place_of_components(&mut self, links: &Plan) -> usize {
-        let links = unnamed(links.clone());
-        if let Some(place) = self.components.iter().position(|rendered| rendered.links == links) {
+        let same = unnamed(links.clone());
+        if let Some(place) = self.components.iter().position(|rendered| rendered.links == same) {
             return place;
         }
-        let rows = self.rows(&links);
+        let rows = self.rows(links);
         let split = collection(rows.inner.map(|(row, time, diff)| {
             let (a, rest) = split_fields(&row, 1);
             let (b, seen) = split_fields(rest, 1);
@@ -51,7 +51,7 @@ impl<'s> Renderer<'_, '_, 's> {
         }));
         let made = components(split, "Identity");
         let one_ids = made.one_ids.map(|(id, one_id)| Row::from_bytes(&[&id[..], &one_id[..]].concat()));
-        self.components.push(Rendered { links, one_ids, history: made.history });
+        self.components.push(Rendered { links: same, one_ids, history: made.history });
         self.components.len() - 1
     }
 }
