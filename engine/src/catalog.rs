@@ -37,6 +37,8 @@ pub(crate) struct Table {
     /// The key columns, in key order.
     pub(crate) key: Vec<usize>,
     pub(crate) merge: Option<MergeSpec>,
+    /// The column that numbers the keys, which are all other columns.
+    pub(crate) number: Option<usize>,
     /// The columns that a source or statement delivers, as places among all columns.
     pub(crate) delivered: Vec<usize>,
     pub(crate) metadata: Vec<MetadataColumn>,
@@ -83,6 +85,10 @@ impl Table {
         let help = || columns_help(&Schema::new(fillable.iter().map(|c| self.schema.columns[*c].clone()).collect()));
         let mut places = Vec::with_capacity(listed.len());
         for name in listed {
+            if self.number.is_some_and(|number| self.schema.columns[number].name == *name) {
+                let message = format!("column \"{name}\" is AUTO_INCREMENT: the table gives its numbers itself");
+                return Err(EngineError::new(message, help()));
+            }
             let place = self.schema.index_of(name).filter(|place| fillable.contains(place));
             let place =
                 place.ok_or_else(|| EngineError::new(format!("column \"{name}\" cannot be inserted into"), help()))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use deltaworks_connectors::decode::{Metadata, MetadataColumn};
 use deltaworks_connectors::options::Options as ConnectorOptions;
-use deltaworks_dataflow::{Column, DataType, Schema};
+use deltaworks_dataflow::{Column, DataType, Datum, Schema};
 use deltaworks_operators::merge::{AggregatedColumn, ColumnAggregate, DeleteBehavior, Engine as MergeEngine, MergeSpec};
 use deltaworks_operators::retention::Retention;
 use deltaworks_sql::expr::ScalarExpr;
@@ -14,12 +14,14 @@ use sqlparser::ast;
 
 use crate::catalog::Table;
 use crate::error::EngineError;
+use crate::number::{number, numbering};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-const MERGE_ENGINE: &str = "table.merge-engine";
+pub(crate) const MERGE_ENGINE: &str = "table.merge-engine";
 const RETAIN: &str = "table.retain";
-const RETENTION: &str = "table.retention";
+pub(crate) const RETENTION: &str = "table.retention";
+pub(crate) const DELETE_BEHAVIOR: &str = "table.delete.behavior";
 
 /// The table that a CREATE TABLE describes.
 pub(crate) fn table(session: &Session, create: &CreateTable, record_clock: bool, next_input: &mut u32) -> Result<Table> {
@@ -28,7 +30,13 @@ pub(crate) fn table(session: &Session, create: &CreateTable, record_clock: bool,
     let has_connector = options.connector().is_some();
     options.check()?;
     let key = key(create, &columns.schema)?;
-    let mut merge = merge(&options, &key, &columns.schema)?;
+    let mut merge = match columns.number {
+        Some(place) => {
+            let data_type = &columns.schema.columns[place].data_type;
+            Some(numbering(create, place, data_type, &key, &options)?)
+        }
+        None => merge(&options, &key, &columns.schema)?,
+    };
     let changes = options.get("format").is_some_and(|format| format.starts_with("debezium"));
     check_table_options(&options, &columns.schema)?;
     let retained = retained(&options, &key)?;
@@ -45,6 +53,7 @@ pub(crate) fn table(session: &Session, create: &CreateTable, record_clock: bool,
     *next_input += 2;
     Ok(Table {
         computed: columns.computed(session)?,
+        number: columns.number,
         schema: columns.schema,
         key,
         delivered: columns.delivered,
@@ -121,7 +130,7 @@ fn check_table_options(options: &ConnectorOptions, schema: &Schema) -> Result<()
         MERGE_ENGINE,
         "table.merge-engine.first_row.order-column",
         "table.merge-engine.versioned.ver-column",
-        "table.delete.behavior",
+        DELETE_BEHAVIOR,
         RETAIN,
         RETENTION,
     ];
@@ -150,6 +159,7 @@ struct Columns {
     defaults: BTreeMap<usize, ast::Expr>,
     declared: BTreeMap<usize, String>,
     expressions: BTreeMap<usize, ast::Expr>,
+    number: Option<usize>,
 }
 
 impl Columns {
@@ -161,6 +171,7 @@ impl Columns {
             defaults: BTreeMap::new(),
             declared: BTreeMap::new(),
             expressions: BTreeMap::new(),
+            number: number(create),
         };
         // A computed column's type follows from the others, so those come first.
         for (place, column) in create.schema.columns.iter().enumerate() {
@@ -171,12 +182,13 @@ impl Columns {
                 None => DataType::String,
             };
             let key = create.schema.primary_key.contains(&column.name);
-            let nullable = !column.not_null && !key;
+            let nullable = !column.not_null && !key && column.kind != ColumnKind::AutoIncrement;
             if let Some(declared) = column.data_type.as_ref().and_then(|declared| spelling(declared, &data_type)) {
                 columns.declared.insert(place, declared);
             }
             columns.schema.columns.push(Column { name: column.name.clone(), data_type, nullable });
             match &column.kind {
+                ColumnKind::AutoIncrement => {}
                 ColumnKind::Computed(expression) => {
                     columns.expressions.insert(place, expression.clone());
                 }
@@ -218,11 +230,13 @@ impl Columns {
     }
     /// Every column over the delivered ones; None where none is computed.
     fn computed(&self, session: &Session) -> Result<Option<Vec<ScalarExpr>>> {
-        if self.expressions.is_empty() {
+        if self.expressions.is_empty() && self.number.is_none() {
             return Ok(None);
         }
         let delivered = self.delivered_schema();
         let column = |place: usize| match self.expressions.get(&place) {
+            // The table puts the number in.
+            _ if self.number == Some(place) => Ok(ScalarExpr::literal(Datum::Null, DataType::BigInt)),
             Some(expression) => {
                 let computed = session.expression(expression, &delivered)?;
                 refuse_clock(&computed, &self.schema.columns[place].name)?;
@@ -310,14 +324,14 @@ fn merge(options: &ConnectorOptions, key: &[usize], schema: &Schema) -> Result<O
             ));
         }
     };
-    let delete = match options.get("table.delete.behavior") {
+    let delete = match options.get(DELETE_BEHAVIOR) {
         None => engine.default_delete(),
         Some("allow") => DeleteBehavior::Allow,
         Some("ignore") => DeleteBehavior::Ignore,
         Some("disable") => DeleteBehavior::Disable,
         Some(other) => {
             return Err(EngineError::new(
-                format!("option \"table.delete.behavior\" cannot be \"{other}\""),
+                format!("option \"{DELETE_BEHAVIOR}\" cannot be \"{other}\""),
                 "it is allow, ignore or disable",
             ));
         }

@@ -165,6 +165,7 @@ impl Engine {
             schema: Schema::new(columns),
             merge: Some(MergeSpec::new(key.clone(), MergeEngine::LastRow, DeleteBehavior::Allow)),
             key,
+            number: None,
             metadata: Vec::new(),
             computed: None,
             defaults: BTreeMap::new(),

@@ -219,6 +219,7 @@ pub(crate) fn spec(name: &str, table: &Table) -> TableSpec {
         name: name.to_string(),
         schema: table.schema.clone(),
         merge: table.merge.clone(),
+        number: table.number,
         retention: table.retention.clone(),
         computed: table.computed.clone(),
         input: table.input,

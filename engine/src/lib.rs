@@ -7,6 +7,7 @@
 //! | `catalog.rs` | tables, views and what is known about them |
 //! | `define.rs` | CREATE and DROP of schemas, tables and views |
 //! | `create.rs` | from a CREATE TABLE to what the catalog keeps |
+//! | `number.rs` | AUTO_INCREMENT: tables that number their keys |
 //! | `continuous.rs` | INSERT INTO .. SELECT that goes on |
 //! | `advance.rs` | installs what is pending, starts and reads sources, completes ticks, flushes sinks |
 //! | `install.rs` | pending definitions become one dataflow on every worker |
@@ -45,6 +46,7 @@ mod external;
 mod identity;
 mod install;
 mod merge;
+mod number;
 mod options;
 mod pace;
 mod pipe;

@@ -338,6 +338,8 @@ pub enum ColumnKind {
         /// The value where the writer gives none.
         default: Option<ast::Expr>,
     },
+    /// From the table, which numbers its keys.
+    AutoIncrement,
     /// From the other columns.
     Computed(ast::Expr),
     /// From what carried the row.

@@ -167,13 +167,17 @@ fn column(cursor: &mut Cursor, types: TypesAre, schema: &mut TableSchema) -> Res
         column.data_type = Some(column_type(cursor, &column.name)?);
     }
     while column_clause(cursor, &mut column, schema)? {}
+    if types == TypesAre::Optional && column.kind == ColumnKind::AutoIncrement {
+        let message = format!("column \"{}\" of a dynamic table cannot be AUTO_INCREMENT", column.name);
+        return Err(ParseError::new(position, message, "number the keys in a table, and join it"));
+    }
     schema.columns.push(column);
     Ok(())
 }
 
 /// Returns whether a type follows the name of a column of a dynamic table.
 fn at_type(cursor: &Cursor) -> bool {
-    let is_clause = ["COMMENT", "NOT", "PRIMARY"].iter().any(|word| cursor.is_word(0, word));
+    let is_clause = ["AUTO_INCREMENT", "COMMENT", "NOT", "PRIMARY"].iter().any(|word| cursor.is_word(0, word));
     matches!(cursor.token(0), Token::Word(_)) && !is_clause
 }
 
@@ -193,7 +197,7 @@ fn column_clause(cursor: &mut Cursor, column: &mut ColumnDef, schema: &mut Table
     } else if cursor.accept("PRIMARY KEY") {
         cursor.accept("NOT ENFORCED");
         set_key(schema, vec![column.name.clone()], at)?;
-    } else if cursor.at("METADATA") || cursor.at("DEFAULT") {
+    } else if cursor.at("METADATA") || cursor.at("DEFAULT") || cursor.at("AUTO_INCREMENT") {
         source_clause(cursor, column)?;
     } else if let Some(text) = comment(cursor)? {
         column.comment = Some(text);
@@ -203,16 +207,23 @@ fn column_clause(cursor: &mut Cursor, column: &mut ColumnDef, schema: &mut Table
     Ok(true)
 }
 
-/// Reads `METADATA [FROM 'k'] [VIRTUAL]` or `DEFAULT expr`: where values come from.
+/// Reads `METADATA [FROM 'k'] [VIRTUAL]`, `AUTO_INCREMENT` or `DEFAULT expr`: where values come from.
 fn source_clause(cursor: &mut Cursor, column: &mut ColumnDef) -> Result<()> {
     if column.kind != (ColumnKind::Physical { default: None }) {
         let message = format!("column \"{}\" has more than one origin", column.name);
-        return Err(cursor.error(message, "a column is computed, METADATA or has a DEFAULT"));
+        return Err(cursor.error(message, "a column is computed, METADATA, AUTO_INCREMENT or has a DEFAULT"));
     }
     column.kind = if cursor.accept("METADATA") {
         let key = cursor.accept("FROM").then(|| cursor.string()).transpose()?;
         let is_virtual = cursor.accept("VIRTUAL");
         ColumnKind::Metadata { key, is_virtual }
+    } else if cursor.accept("AUTO_INCREMENT") {
+        if *cursor.token(0) == Token::LParen {
+            return Err(
+                cursor.error("AUTO_INCREMENT has no first number to choose", "leave out the brackets: it begins with 1")
+            );
+        }
+        ColumnKind::AutoIncrement
     } else {
         cursor.expect("DEFAULT")?;
         let default = Some(default_value(cursor, column)?);
@@ -392,6 +403,22 @@ mod tests {
     }
 
     #[test]
+    fn a_column_may_number_the_keys() {
+        let table = table(
+            "CREATE TABLE t (k STRING PRIMARY KEY, n BIGINT NOT NULL auto_increment COMMENT 'by key', auto_increment INT)",
+        );
+        let kinds: Vec<bool> = table.schema.columns.iter().map(|column| column.kind == ColumnKind::AutoIncrement).collect();
+        assert_eq!(kinds, [false, true, false]);
+        assert_eq!(table.schema.columns[1].comment.as_deref(), Some("by key"));
+        let help = refused(
+            "CREATE DYNAMIC TABLE t (k, n AUTO_INCREMENT) AS SELECT 1, 2",
+            (1, 28),
+            "column \"n\" of a dynamic table cannot be AUTO_INCREMENT",
+        );
+        assert!(help.contains("join"), "{help}");
+    }
+
+    #[test]
     fn a_default_may_test_for_null() {
         let table = table(
             "CREATE TABLE t (a BOOLEAN DEFAULT f(1) is\n not  null, b BOOLEAN DEFAULT f(1) NOT NULL COMMENT 'c', c INT)",
@@ -419,6 +446,7 @@ mod tests {
         refused("CREATE TABLE t (a INT) WITH ('password' 'hunter2')", (1, 41), "expected \"=\", found a string");
         refused("CREATE TABLE t (a INT) WITH ('k' = 1, 'K' = 2)", (1, 39), "option \"K\" is given twice");
         refused("CREATE TABLE t (a INT) WITH ('k' = (1))", (1, 36), "expected the value of an option, found \"(\"");
+        refused("CREATE TABLE t (a BIGINT AUTO_INCREMENT (7))", (1, 41), "AUTO_INCREMENT has no first number to choose");
         refused("CREATE TABLE t (a INT DEFAULT 1 METADATA)", (1, 33), "column \"a\" has more than one origin");
         refused("CREATE TABLE t (a INT, PRIMARY KEY ())", (1, 38), "a primary key has at least one column");
         refused("CREATE TABLE t AS SELECT 1", (1, 16), "expected \"(\", found \"AS\"");

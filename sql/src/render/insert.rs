@@ -198,7 +198,7 @@ impl<'s> Renderer<'_, '_, 's> {
 }
 
 /// The row without one column: the place that a stamp will take.
-fn without_column(row: &[u8], column: usize) -> Row {
+pub(super) fn without_column(row: &[u8], column: usize) -> Row {
     let (before, rest) = split_fields(row, column);
     Row::from_bytes(&[before, split_fields(rest, 1).1].concat())
 }

@@ -12,6 +12,7 @@ mod insert;
 mod join;
 mod layout;
 mod merge;
+mod number;
 mod rank;
 mod recompute;
 mod shape;

@@ -28,6 +28,8 @@ pub struct TableSpec {
     pub merge: Option<MergeSpec>,
     /// Where every column is computed over the columns that a source delivers; None where a source delivers all.
     pub computed: Option<Vec<ScalarExpr>>,
+    /// The column that numbers the keys, which are all other columns; None in most tables.
+    pub number: Option<usize>,
     /// How long rows of a table without a key are kept; of one with a key `merge` says so. None: until they are deleted.
     pub retention: Option<Retention>,
     /// The input on which statements and sources send commands.
@@ -46,9 +48,10 @@ impl TableSpec {
 /// Takes out upserts that have NULL where the table may not. Sources and statements have checked theirs.
 fn not_null<'s>(
     commands: StreamVec<'s, Time, Command>,
-    schema: &Schema,
+    spec: &TableSpec,
 ) -> (StreamVec<'s, Time, Command>, StreamVec<'s, Time, Rejected>) {
-    let required: Vec<usize> = (0..schema.len()).filter(|column| !schema.columns[*column].nullable).collect();
+    let filled = |column: &usize| !spec.schema.columns[*column].nullable && spec.number != Some(*column);
+    let required: Vec<usize> = (0..spec.schema.len()).filter(filled).collect();
     let breaks = move |command: &Command| {
         command.kind == CommandKind::Upsert && required.iter().any(|c| is_null_field(nth_field(&command.row, *c)))
     };
@@ -69,24 +72,25 @@ impl<'s> Renderer<'_, '_, 's> {
         }
         let fed = self.build.fed(&spec.feed());
         let inserted = inserts.into_iter().fold(fed, |all, insert| all.concat(insert));
-        let (inserted, broken) = not_null(inserted, &spec.schema);
+        let (inserted, broken) = not_null(inserted, spec);
         let all = commands.concat(inserted);
         let counters = Rc::new(MergeCounters::default());
         let shown = Rc::clone(&counters);
         self.build.observe(&format!("{} table", spec.name), move || counter_lines(&shown));
         let name = format!("Merge: {}", spec.name);
         let merges = self.build.shared(&spec.feed());
-        let (rows, rejected) = match (&spec.merge, &spec.retention) {
-            (Some(merge_spec), _) if merge_spec.retention.is_some() => {
+        let (rows, rejected) = match (&spec.merge, &spec.retention, spec.number) {
+            (_, _, Some(place)) => self.numbered(all, place, counters, &name),
+            (Some(merge_spec), _, _) if merge_spec.retention.is_some() => {
                 let clock = self.clock();
                 merge_aging(all, clock, merge_spec.clone(), counters, merges, &name)
             }
-            (Some(merge_spec), _) => merge_with(all, merge_spec.clone(), counters, merges, &name),
-            (None, Some(retention)) => {
+            (Some(merge_spec), _, _) => merge_with(all, merge_spec.clone(), counters, merges, &name),
+            (None, Some(retention), _) => {
                 let clock = self.clock();
                 keyless_aging(all, clock, retention.clone(), counters, &name)
             }
-            (None, None) => keyless(all),
+            (None, None, _) => keyless(all),
         };
         self.define(&spec.name, rows);
         let letters = self.dead_letters(spec, rejected.concat(broken));
