@@ -39,8 +39,13 @@ pub(crate) fn one_ids_of(name: &str) -> Option<String> {
 impl Engine {
     /// Makes what a statement reads of the identity function and nobody read before.
     pub(crate) fn make_identities(&mut self, statement: &Spanned<Statement>) -> Result<()> {
-        for (identity, at) in identities(&statement.node) {
-            self.make_identity(&identity, statement).map_err(|error| error.in_column(at.line, at.column))?;
+        for read in identities(&statement.node) {
+            let made = if read.of_common_table {
+                Err(of_common_table(&read.identity.links))
+            } else {
+                self.make_identity(&read.identity, statement)
+            };
+            made.map_err(|error| error.in_column(read.position.line, read.position.column))?;
         }
         Ok(())
     }
@@ -107,6 +112,13 @@ impl Engine {
     }
 }
 
+/// The error that links are part of a statement, where an operator that statements share cannot read them.
+fn of_common_table(links: &Name) -> EngineError {
+    EngineError::new(
+        format!("IDENTITY cannot be of \"{links}\", which WITH defines"),
+        "make it a view, CREATE VIEW .. AS SELECT .., and take the identity of that",
+    )
+}
 fn schema(columns: &[(&str, &DataType)]) -> Schema {
     Schema::new(columns.iter().map(|(name, data_type)| Column::new(*name, (*data_type).clone())).collect())
 }

@@ -321,7 +321,7 @@ impl Engine {
 /// The names that a statement reads, by object name: what must stay readable for it.
 fn reads_of(statement: &Statement) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = table_names(statement).iter().map(|name| name.object().to_string()).collect();
-    names.extend(identities(statement).iter().map(|(identity, _)| identity.links.object().to_string()));
+    names.extend(identities(statement).iter().map(|read| read.identity.links.object().to_string()));
     match statement {
         Statement::Truncate(name) => {
             names.insert(name.object().to_string());

@@ -43,7 +43,7 @@ pub use identity::Identity;
 pub use locate::place_of;
 pub use options::{Options, is_secret, redact};
 pub use parse::parse_script;
-pub use reads::{identities, table_names};
+pub use reads::{IdentityRead, identities, table_names};
 pub use rewrite::{
     CAST_MARK, KafkaRead, LOOKUP_SUFFIX, Lookup, Rewritten, explode_lateral_views, marked_name, merge_distinct_counts,
     name_apart, rewrite, shown_name, take_kafka_reads, take_lookups,

@@ -20,11 +20,25 @@ pub fn table_names(statement: &Statement) -> Vec<Name> {
 }
 
 /// Returns what a statement reads of the identity function, each once, and where it stands first.
-pub fn identities(statement: &Statement) -> Vec<(Identity, Position)> {
+pub fn identities(statement: &Statement) -> Vec<IdentityRead> {
     let mut reads = Reads::default();
     reads.statement(statement);
-    let identity = |(name, at): (&Name, &Position)| Some((Identity::of(name)?, *at));
+    let identity = |(name, at): (&Name, &Position)| {
+        let of_common_table = reads.of_common_tables.contains(name);
+        Some(IdentityRead { identity: Identity::of(name)?, position: *at, of_common_table })
+    };
     reads.names.iter().zip(&reads.places).filter_map(identity).collect()
+}
+
+/// A place where the identity function is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityRead {
+    /// What is read.
+    pub identity: Identity,
+    /// Where.
+    pub position: Position,
+    /// Whether its links are a common table expression there, of which there is no such table.
+    pub of_common_table: bool,
 }
 
 #[derive(Default)]
@@ -32,6 +46,8 @@ struct Reads {
     names: Vec<Name>,
     /// Where each name stands first.
     places: Vec<Position>,
+    /// Those that are the identity of a common table expression.
+    of_common_tables: Vec<Name>,
     scopes: Vec<Scope>,
 }
 
@@ -119,6 +135,9 @@ impl Visitor for Reads {
         if let TableFactor::Table { name, args: None, .. } = factor {
             let at = name.span().start.into();
             let name = without_suffix(name.into());
+            if Identity::of(&name).is_some_and(|identity| self.is_common_table(&identity.links)) {
+                self.of_common_tables.push(name.clone());
+            }
             if !self.is_common_table(&name) {
                 self.add(name, at);
             }
