@@ -4,7 +4,7 @@
 use datafusion::arrow::datatypes::{DataType as ArrowType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result, Spans};
+use datafusion::common::{DFSchema, Result, ScalarValue, Spans};
 use datafusion::logical_expr::expr::{Case, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
@@ -69,7 +69,7 @@ impl DialectRule {
         })?;
         Ok(rewritten.data)
     }
-    fn call(&self, call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    fn call(&self, mut call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
         if let Some(variable) = clock::variable_of(&call.func) {
             return Ok(Transformed::yes(self.clock(variable)));
         }
@@ -90,6 +90,9 @@ impl DialectRule {
             let args = vec![self.clock(clock::NOW)];
             return Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { args, ..call })));
         }
+        if call.func.name() == "round" {
+            call.args.iter_mut().skip(1).for_each(as_int);
+        }
         let expr = match self.timezone {
             chrono_tz::UTC => Expr::ScalarFunction(call),
             zone => in_zone(call, zone, schema),
@@ -109,6 +112,23 @@ impl DialectRule {
             return variable;
         }
         to_local(self.timezone).call(vec![variable])
+    }
+}
+/// A whole number in the type that ROUND takes its digits in. The scale of its result is read off the constant: one that is cast is
+/// none until it is folded, and then the type would be another one than the plan was made for.
+fn as_int(digits: &mut Expr) {
+    let number = match digits {
+        Expr::Literal(value, _) => value.cast_to(&ArrowType::Int64),
+        Expr::Negative(inner) => match &**inner {
+            Expr::Literal(value, _) => value.cast_to(&ArrowType::Int64).and_then(|value| value.arithmetic_negate()),
+            _ => return,
+        },
+        _ => return,
+    };
+    if let Ok(ScalarValue::Int64(Some(number))) = number
+        && let Ok(number) = i32::try_from(number)
+    {
+        *digits = lit(number);
     }
 }
 /// Functions that take the calendar's parts of an instant: they see its wall-clock time.
