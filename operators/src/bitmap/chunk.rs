@@ -74,6 +74,13 @@ impl<'a> Raw<'a> {
     }
 }
 
+/// What stands in a row for a bitmap that travels in chunks: the key of its group, as a field that is never NULL.
+pub fn handle(key: &[u8]) -> Row {
+    let mut field = Vec::with_capacity(key.len() + 5);
+    encode_bitmap(&mut field, key);
+    Row::from_bytes(&field)
+}
+
 /// How many bitmaps a group has, and how many that are NULL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Heads {
