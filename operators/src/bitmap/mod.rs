@@ -31,7 +31,7 @@ mod store;
 mod tests;
 
 pub use assemble::assemble;
-pub use chunk::{Chunk, handle, into_chunks};
+pub use chunk::{Chunk, handle, handle_key, into_chunks, whole};
 pub use combine::combine_chunks;
 pub use deltaworks_dataflow::bitmap::SetOperation;
 pub use evaluate::{Operands, SetExpression, combine_sets, count_sets};

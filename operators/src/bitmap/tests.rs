@@ -365,6 +365,33 @@ fn a_member_costs_a_chunk() {
     assert_eq!((of_tick(0), of_tick(1)), (2 * (1 + 40), 2 * 2));
 }
 
+/// The same for the sets of questions: two that have the member's set, one that has not.
+#[test]
+fn a_question_costs_a_chunk() {
+    let id_of = |group: i64, id: i64| (ints(&[Some(group)]), ints(&[Some(id)]));
+    let ids = (0..40 * 65_536).step_by(7001).flat_map(|id| [1, 2].map(|group| id_of(group, id)));
+    let mut changes: Vec<Change> = ids.map(|row| Change { input: 0, row, time: 0, diff: 1 }).collect();
+    for (a, b) in [(1, 2), (2, 1), (2, 2)] {
+        let row = (crate::testing::joined(&[&handle(&ints(&[Some(a)])), &handle(&ints(&[Some(b)]))]), ints(&[]));
+        changes.push(Change { input: 1, row, time: 0, diff: 1 });
+    }
+    changes.push(Change { input: 0, row: id_of(1, 100_000), time: 1, diff: 1 });
+    let script = Script { inputs: 2, ticks: 2, changes };
+    let updates = run(2, 1, &script, |mut inputs| {
+        let chunks = group_bitmap_chunks(inputs.remove(0), Rc::default(), "GroupBitmap");
+        let sources = vec![chunks.map(|(group, chunk)| (handle(&group), chunk))];
+        let questions = inputs.remove(0).map(|(question, _)| question);
+        let either = SetExpression::Combined(
+            SetOperation::Or,
+            Box::new(SetExpression::Operand(0)),
+            Box::new(SetExpression::Operand(1)),
+        );
+        combine_sets(questions, Operands { sources, of: vec![0, 0] }, either, "Combine")
+    });
+    let of_tick = |tick: Time| updates.iter().filter(|update| update.1 == tick).count();
+    assert_eq!((of_tick(0), of_tick(1)), (3 * (1 + 40), 2 * 2));
+}
+
 /// Retractions of what is not there, several bitmaps where there may be one, and bytes that are no bitmap: whatever comes of
 /// it, nothing panics.
 #[test]
