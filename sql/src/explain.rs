@@ -155,6 +155,7 @@ fn operator(plan: &Plan, tables: &dyn TableInfo) -> &'static str {
         Node::Lookback(_) => "lookback_join",
         Node::Aggregate(_) | Node::Window(_) => "aggregate",
         Node::TopK(_) => "top_k",
+        Node::Bitmaps(_) => "bitmaps",
     }
 }
 
@@ -163,6 +164,9 @@ fn reason(plan: &Plan, tables: &dyn TableInfo) -> String {
         Node::Get { table, .. } if tables.table(table).is_some_and(|facts| !facts.retained) => {
             "a stream: nothing of it is kept".into()
         }
+        Node::Get { in_chunks: true, .. } if has_bitmaps(plan) => IN_CHUNKS.into(),
+        Node::Aggregate(aggregate) if aggregate.aggregates.iter().any(|call| call.in_chunks) => IN_CHUNKS.into(),
+        Node::Bitmaps(_) => "in chunks: one id more or less costs one chunk of 65,536 ids".into(),
         Node::Join(join) => join.reason.clone(),
         Node::DeltaJoin(join) => join.reason.clone(),
         Node::Lookback(lookback) => lookback.reason.clone(),
@@ -170,6 +174,13 @@ fn reason(plan: &Plan, tables: &dyn TableInfo) -> String {
         Node::TemporalFilter { .. } => "rows leave by the clock: nothing is scanned".into(),
         _ => String::new(),
     }
+}
+
+/// Why rows have no bitmaps in them.
+const IN_CHUNKS: &str = "bitmaps in chunks";
+
+fn has_bitmaps(plan: &Plan) -> bool {
+    plan.schema.columns.iter().any(|column| column.data_type == deltaworks_dataflow::DataType::Bitmap)
 }
 
 fn text(expression: &ScalarExpr, schema: &Schema) -> String {
@@ -211,6 +222,10 @@ fn detail(plan: &Plan) -> String {
         Node::Aggregate(aggregate) => aggregate_detail(aggregate),
         Node::TopK(top_k) => top_k_detail(top_k),
         Node::Window(window) => window_detail(window),
+        Node::Bitmaps(bitmaps) => {
+            let results = &plan.schema.columns[bitmaps.input.schema.len()..];
+            results.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! inputs: a table's rows at a tick give the node's rows at that tick.
 
 use deltaworks_dataflow::{Row, Schema};
+use deltaworks_operators::bitmap::SetExpression;
 
 use crate::expr::ScalarExpr;
 
@@ -38,6 +39,7 @@ impl Plan {
             Node::Aggregate(aggregate) => vec![&aggregate.input],
             Node::TopK(top_k) => vec![&top_k.input],
             Node::Window(window) => vec![&window.input],
+            Node::Bitmaps(bitmaps) => vec![&bitmaps.input],
         }
     }
     /// The inputs of the node, in order, to be changed in place.
@@ -56,6 +58,7 @@ impl Plan {
             Node::Aggregate(aggregate) => vec![&mut aggregate.input],
             Node::TopK(top_k) => vec![&mut top_k.input],
             Node::Window(window) => vec![&mut window.input],
+            Node::Bitmaps(bitmaps) => vec![&mut bitmaps.input],
         }
     }
     /// Calls `see` with this plan and everything below it, parents first.
@@ -76,6 +79,8 @@ pub enum Node {
         table: String,
         /// The columns read.
         columns: Vec<usize>,
+        /// Whether those of its bitmaps that travel in chunks are read as handles.
+        in_chunks: bool,
     },
     /// Fixed rows.
     Constant {
@@ -144,6 +149,8 @@ pub enum Node {
     /// Window functions other than the top-k form: the input's columns, then one column per function, by recomputing
     /// a changed partition.
     Window(Box<Window>),
+    /// Set operations on bitmaps that travel in chunks.
+    Bitmaps(Box<Bitmaps>),
 }
 
 /// A variable of the clock.
@@ -309,6 +316,8 @@ pub struct AggregateCall {
     pub order_by: Vec<SortKey>,
     /// The type of the result.
     pub data_type: deltaworks_dataflow::DataType,
+    /// Whether the result is a bitmap that travels in chunks: the column has handles.
+    pub in_chunks: bool,
 }
 
 /// Which aggregate.
@@ -386,6 +395,18 @@ pub struct Window {
     pub partition: Vec<ScalarExpr>,
     /// The functions, as the batch engine evaluates them, one per output column behind the input's.
     pub functions: Vec<WindowCall>,
+}
+
+/// Set operations on bitmaps that travel in chunks. Output: the input's columns, then how many ids each of `counts` has, then
+/// the handles of `sets`. The operands are columns with handles, see [`lower::chunks`](crate::lower::chunks).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bitmaps {
+    /// The input.
+    pub input: Plan,
+    /// Sets made of its columns, of which the number of ids is wanted.
+    pub counts: Vec<SetExpression>,
+    /// Sets made of its columns, which go on in chunks.
+    pub sets: Vec<SetExpression>,
 }
 
 /// One window function call. Evaluated by DataFusion over the rows of one partition: the expression is kept as it was planned.

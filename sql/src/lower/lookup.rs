@@ -166,5 +166,6 @@ pub fn is_append_only(plan: &Plan, tables: &dyn TableInfo) -> bool {
             _ => false,
         },
         Node::Clock { .. } | Node::Lookback(_) | Node::Aggregate(_) | Node::TopK(_) | Node::Window(_) => false,
+        Node::Bitmaps(_) => false,
     }
 }

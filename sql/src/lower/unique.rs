@@ -18,7 +18,7 @@ const SETS_MAX: usize = 12;
 /// Returns sets of columns that are unique in the plan's rows, none of them a superset of another.
 pub fn unique_columns(plan: &Plan, tables: &dyn TableInfo) -> Vec<Columns> {
     let sets = match &plan.node {
-        Node::Get { table, columns } => of_table(table, columns, tables),
+        Node::Get { table, columns, .. } => of_table(table, columns, tables),
         Node::Constant { rows } if rows.len() <= 1 => vec![Columns::new()],
         Node::Clock { .. } => vec![Columns::new()],
         Node::Constant { .. } | Node::Unnest { .. } | Node::Union { .. } => Vec::new(),
@@ -32,6 +32,7 @@ pub fn unique_columns(plan: &Plan, tables: &dyn TableInfo) -> Vec<Columns> {
         Node::Aggregate(aggregate) => of_aggregate(aggregate),
         Node::TopK(top_k) => of_top_k(top_k, tables),
         Node::Window(window) => unique_columns(&window.input, tables),
+        Node::Bitmaps(bitmaps) => unique_columns(&bitmaps.input, tables),
     };
     minimal(sets)
 }
