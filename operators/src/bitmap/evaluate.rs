@@ -371,3 +371,40 @@ fn with_counts(row: &Row, counts: &[i64]) -> Row {
     counts.iter().for_each(|ids| encode_int(&mut bytes, *ids));
     Row::from_bytes(&bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::chunk::ids_row;
+    use super::*;
+
+    /// Sets, questions and answers that are gone take nothing.
+    #[test]
+    fn nothing_is_kept_of_what_left() {
+        let mut evaluation = Evaluation::new(vec![0, 0]);
+        let mut members = Container::new();
+        members.insert(7);
+        let set = handle(b"set");
+        let question = Row::from_bytes(&[&set[..], &handle(b"other")].concat());
+        let chunk = |diff| ((0, (Some(0), (set.clone(), ids_row(3, &members)))), diff);
+        let asked = |diff| ((0, (None, (question.clone(), Row::default()))), diff);
+        let mut told = 0;
+        let sizes = |evaluation: &Evaluation| (evaluation.sources[0].sizes(), evaluation.questions.sizes());
+        let mut tick = |evaluation: &mut Evaluation, updates| evaluation.tick(updates, &mut |_, _, _, _| told += 1);
+        tick(&mut evaluation, vec![chunk(1), asked(2)]);
+        assert_eq!(sizes(&evaluation), ((2, 1), (1, 0)));
+        tick(&mut evaluation, vec![asked(-2)]);
+        assert_eq!(sizes(&evaluation), ((1, 1), (0, 0)));
+        tick(&mut evaluation, vec![asked(1), chunk(-1)]);
+        tick(&mut evaluation, vec![asked(-1)]);
+        assert_eq!(sizes(&evaluation), ((0, 0), (0, 0)));
+        assert_eq!(told, 2);
+
+        let mut tally = Tally { count: 1, questions: HashMap::new() };
+        let update = |number, diff| ((question.clone(), (number, Row::default())), diff);
+        tally.tick(vec![update(None, 2), update(Some(0), 5)], &mut |_, _| {});
+        tally.tick(vec![update(None, -2)], &mut |_, _| {});
+        assert!(tally.questions[&question].rows.is_empty());
+        tally.tick(vec![update(Some(0), -5)], &mut |_, _| {});
+        assert!(tally.questions.is_empty());
+    }
+}
