@@ -17,8 +17,8 @@
 //! ```
 //!
 //! Inside a view a bitmap travels in chunks, one row per 65,536 ids (see [`Chunk`]): one member that enters a set of ten million
-//! changes one row of at most 8 KiB, not one of 2.5 MB. A collection of chunks is keyed by the group's columns, so all chunks of
-//! a group are on one worker; joins, filters and projections on those columns take chunks as they take any row.
+//! changes one row of at most 8 KiB, not one of 2.5 MB. A collection of chunks is keyed by the group's columns, or by the
+//! [`handle`] that stands for them in other rows: joins, filters and projections take handles, not chunks.
 
 mod assemble;
 mod chunk;
