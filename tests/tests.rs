@@ -6,6 +6,7 @@
 //! | `jobs` | the uplift and the customer job on their recorded topics: the same, and chopped at random |
 //! | `command_line` | exit codes, messages, formats |
 //! | `bad_input` | broken records and broken scripts |
+//! | `bitmaps` | bitmaps that travel in chunks, against the same queries asked anew |
 //! | `external` | external functions against a small HTTP server |
 //! | `mission` | the statements that the documents behind the project print, where they are there |
 //! | `loading` | COPY INTO, REPAIR TABLE, pipes |
@@ -19,6 +20,8 @@
 
 #[path = "end_to_end/bad_input.rs"]
 mod bad_input;
+#[path = "end_to_end/bitmaps.rs"]
+mod bitmaps;
 #[path = "end_to_end/command_line.rs"]
 mod command_line;
 #[path = "end_to_end/explain_analyze.rs"]

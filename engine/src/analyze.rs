@@ -23,7 +23,7 @@ impl Engine {
     /// The query behind a plan that does nothing but read a dynamic table: the table's name and plan.
     pub(crate) fn view_behind(&self, plan: &Plan) -> Option<(String, Plan)> {
         match &plan.node {
-            Node::Get { table, columns } if columns.iter().enumerate().all(|(index, column)| index == *column) => {
+            Node::Get { table, columns, .. } if columns.iter().enumerate().all(|(index, column)| index == *column) => {
                 match &self.catalog.get(table)?.kind {
                     Kind::Dynamic(view) if view.schema.len() == columns.len() => Some((table.clone(), view.plan.clone())),
                     _ => None,

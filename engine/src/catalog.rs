@@ -128,6 +128,8 @@ pub(crate) struct View {
     /// The input of its dead letters, where it calls external functions.
     pub(crate) errors_input: Option<u32>,
     pub(crate) append_only: bool,
+    /// The columns whose bitmaps travel in chunks.
+    pub(crate) in_chunks: Vec<usize>,
     /// The query as the batch engine plans it, for tests that evaluate it so.
     pub(crate) logical: Arc<datafusion::logical_expr::LogicalPlan>,
 }
@@ -182,13 +184,17 @@ impl Entry {
     }
     /// How its rows are kept for reading: by its key where it has one, else by the whole row.
     pub(crate) fn keeping(&self) -> Kept {
+        let in_chunks = match &self.kind {
+            Kind::Dynamic(view) => view.in_chunks.clone(),
+            _ => Vec::new(),
+        };
         let (key, arity) = match &self.kind {
             Kind::Table(table) => (table.key.clone(), table.schema.len()),
             Kind::Dynamic(view) => (view.key.clone(), view.schema.len()),
             Kind::Errors(schema) | Kind::History(schema) => (Vec::new(), schema.len()),
             Kind::Inlined(..) => (Vec::new(), 0),
         };
-        Kept { key: if key.is_empty() { (0..arity).collect() } else { key }, arity }
+        Kept { key: if key.is_empty() { (0..arity).collect() } else { key }, arity, in_chunks }
     }
     /// Whether it is a table that keeps no rows.
     pub(crate) fn is_stream(&self) -> bool {
@@ -381,12 +387,14 @@ impl TableInfo for Catalog {
     fn table(&self, name: &str) -> Option<TableFacts> {
         let name = self.qualify_text(name);
         let entry = self.entries.get(&name)?;
+        let mut in_chunks = Vec::new();
         let (schema, primary_key, append_only, bounded) = match &entry.kind {
             Kind::Table(table) => {
                 let bounded = !table.key.is_empty() || table.retention.is_some();
                 (&table.schema, table.key.clone(), table.append_only, bounded)
             }
             Kind::Dynamic(view) => {
+                in_chunks.clone_from(&view.in_chunks);
                 (&view.schema, view.key.clone(), view.append_only, growing_table(&view.plan, self).is_none())
             }
             Kind::Errors(schema) | Kind::History(schema) => (schema, Vec::new(), true, false),
@@ -401,6 +409,7 @@ impl TableInfo for Catalog {
             retained: !entry.is_stream(),
             bounded,
             row_estimate: None,
+            in_chunks,
         })
     }
 }

@@ -13,7 +13,7 @@ use deltaworks_sql::session::Session;
 use crate::catalog::{self, Catalog, InsertKind, Table};
 use crate::create;
 use crate::error::EngineError;
-use crate::query::{short, take_stamp};
+use crate::query::{RowsFor, short, take_stamp};
 use crate::script::Engine;
 
 type Result<T> = std::result::Result<T, EngineError>;
@@ -55,7 +55,7 @@ impl Engine {
                 "insert into a table",
             ));
         };
-        let mut continuous = self.continuous(&insert.body)?;
+        let mut continuous = self.continuous(&insert.body, RowsFor::Others)?;
         self.check_circle(&target, &continuous.plan)?;
         continuous.plan = into_table(continuous.plan, &table, &insert.columns, &self.session)?;
         let stamp = match continuous.stamp {

@@ -18,7 +18,7 @@ use crate::catalog::{self, Catalog, Entry, Kind, View};
 use crate::create;
 use crate::error::EngineError;
 use crate::identity::history_of;
-use crate::query::{short, shown_schema};
+use crate::query::{RowsFor, short, shown_schema};
 use crate::script::Engine;
 use crate::snapshot::SnapshotTable;
 
@@ -144,7 +144,7 @@ impl Engine {
         statement: &Spanned<Statement>,
     ) -> Result<()> {
         let Some(name) = self.new_name(&create.name, create.if_not_exists, create.or_replace)? else { return Ok(()) };
-        let continuous = self.continuous(&create.body)?;
+        let continuous = self.continuous(&create.body, RowsFor::DynamicTable)?;
         check_lookups(&continuous.plan, &[])?;
         let mut schema = shown_schema(continuous.plan.schema.clone());
         let renamed: Vec<&String> = create.schema.columns.iter().map(|column| &column.name).collect();
@@ -164,6 +164,7 @@ impl Engine {
             schema,
             key,
             append_only: false,
+            in_chunks: continuous.in_chunks,
             stamp: continuous.stamp,
             errors_input: self.letters_of(&continuous.calls),
             calls: continuous.calls,

@@ -16,7 +16,7 @@ use deltaworks_sql::render::check_lookups;
 use crate::catalog::{Catalog, Kind, View};
 use crate::create::columns_help;
 use crate::error::EngineError;
-use crate::query::{Continuous, short};
+use crate::query::{Continuous, RowsFor, short};
 use crate::script::Engine;
 
 type Result<T> = std::result::Result<T, EngineError>;
@@ -72,6 +72,7 @@ impl Engine {
             schema: one_ids,
             key: vec![0],
             append_only: false,
+            in_chunks: Vec::new(),
             stamp: None,
             errors_input: None,
             calls: Vec::new(),
@@ -90,7 +91,7 @@ impl Engine {
         let Some(Statement::Query(body)) = parse_script(&text)?.pop().map(|statement| statement.node) else {
             return Err(EngineError::new(format!("table \"{}\" cannot be read", identity.links), ""));
         };
-        let continuous = self.continuous(&Body { hints: Vec::new(), ..body })?;
+        let continuous = self.continuous(&Body { hints: Vec::new(), ..body }, RowsFor::Others)?;
         check_lookups(&continuous.plan, &[])?;
         if continuous.stamp.is_some() || !continuous.calls.is_empty() {
             return Err(EngineError::new(

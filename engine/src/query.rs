@@ -1,21 +1,22 @@
 //! Queries: SELECT at the newest complete tick, through the batch engine; EXPLAIN.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::logical_expr::LogicalPlan;
 use deltaworks_connectors::format::text::ResultSet;
 use deltaworks_dataflow::batch::{from_record_batch, to_record_batch};
-use deltaworks_dataflow::row::project;
-use deltaworks_dataflow::{Column, DataType, Datum, Row, Schema};
+use deltaworks_dataflow::row::{project, split_fields};
+use deltaworks_dataflow::{Column, DataType, Datum, Row, Schema, Time};
+use deltaworks_operators::bitmap::{Chunk, whole};
 use deltaworks_sql::arrangement::ArrangementKey;
 use deltaworks_sql::error::{SqlError, closest};
 use deltaworks_sql::explain::{Context, ExplainRow, Target, explain_statement};
 use deltaworks_sql::expr::{ExpressionErrors, Function, ScalarExpr};
 use deltaworks_sql::external::{CallSite, take_calls};
-use deltaworks_sql::lower::{PlanSettings, check_query, lower_query};
+use deltaworks_sql::lower::{PlanSettings, check_query, chunks, lower_query};
 use deltaworks_sql::parser::{Body, Name, Spanned, Statement, place_of, rewrite, shown_name, table_names};
 use deltaworks_sql::plan::{Node, Plan};
-use deltaworks_sql::render::{Measured, check_windows};
+use deltaworks_sql::render::{Kept, Measured, check_windows};
 use deltaworks_sql::session::{Answer, ClockReading};
 
 use crate::analyze::by_line;
@@ -35,6 +36,17 @@ pub(crate) struct Continuous {
     pub(crate) stamp: Option<usize>,
     /// What it asks of external functions.
     pub(crate) calls: Vec<CallSite>,
+    /// The columns of the plan that have handles, where its rows are a table's.
+    pub(crate) in_chunks: Vec<usize>,
+}
+
+/// What a continuous query's rows are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowsFor {
+    /// A dynamic table, whose bitmaps may travel in chunks.
+    DynamicTable,
+    /// Whoever takes bitmaps as whole values.
+    Others,
 }
 
 /// How many failed expressions of one statement are named.
@@ -201,6 +213,10 @@ impl Engine {
         let identity = places.iter().enumerate().all(|(i, place)| i == *place);
         let mut rows = Vec::new();
         let tick = self.host.next_tick() - 1;
+        let mut bitmaps = Vec::with_capacity(kept.in_chunks.len());
+        for column in &kept.in_chunks {
+            bitmaps.push((*column, self.bitmaps_of(&Kept::chunks_trace(&trace, *column), tick)?));
+        }
         let mut bytes = Vec::new();
         self.host.read(&trace, tick, |chunk| {
             for (key, value, diff) in chunk {
@@ -211,14 +227,25 @@ impl Engine {
                 } else {
                     project(&whole, &places, &mut bytes);
                 }
-                rows.extend((0..diff).map(|_| Row::from_bytes(&bytes)));
+                let row = with_bitmaps(Row::from_bytes(&bytes), &bitmaps);
+                rows.extend((0..diff).map(|_| row.clone()));
             }
         })?;
         rows.sort();
         Ok(rows)
     }
+    /// The bitmaps that are kept in chunks, as fields, by handle.
+    fn bitmaps_of(&self, trace: &str, tick: Time) -> Result<BTreeMap<Row, Row>> {
+        let mut chunks: BTreeMap<Row, Vec<Chunk>> = BTreeMap::new();
+        self.host.read(trace, tick, |read| {
+            for (set, chunk, _) in read {
+                chunks.entry(Row::from_bytes(&set)).or_default().push(Chunk::from_row(&chunk));
+            }
+        })?;
+        Ok(chunks.into_iter().map(|(set, chunks)| (set, whole(chunks))).collect())
+    }
     /// Plans a query that is kept up to date.
-    pub(crate) fn continuous(&mut self, body: &Body) -> Result<Continuous> {
+    pub(crate) fn continuous(&mut self, body: &Body, rows_for: RowsFor) -> Result<Continuous> {
         let mut query = body.query.clone();
         rewrite(&mut *query)?;
         check_query(&query)?;
@@ -241,7 +268,12 @@ impl Engine {
         for site in &mut calls {
             site.function = self.catalog.qualify_text(&site.function);
         }
-        Ok(Continuous { plan, logical, stamp, calls })
+        // A stamp says when the row was written, the bitmap in it too.
+        let (plan, in_chunks) = match rows_for {
+            RowsFor::DynamicTable if stamp.is_none() => chunks::throughout(plan, &self.catalog),
+            _ => (chunks::inside(plan, &self.catalog), Vec::new()),
+        };
+        Ok(Continuous { plan, logical, stamp, calls, in_chunks })
     }
     /// A stream keeps no rows that a statement of its own could read.
     pub(crate) fn check_no_streams(&self, reads: &BTreeSet<String>) -> Result<()> {
@@ -284,7 +316,11 @@ impl Engine {
                 ));
             }
         };
-        let mut plan = self.continuous(body)?.plan;
+        let rows_for = match &statement.node {
+            Statement::CreateDynamicTable(_) => RowsFor::DynamicTable,
+            _ => RowsFor::Others,
+        };
+        let mut plan = self.continuous(body, rows_for)?.plan;
         let view = if analyze { self.view_behind(&plan) } else { None };
         let view = view.map(|(name, behind)| {
             plan = behind;
@@ -376,6 +412,18 @@ fn set(entry: &Entry, rows: &[Row]) -> Result<()> {
     let batch = to_record_batch(schema, rows.iter().map(|row| &row[..]))?;
     snapshot.set(vec![batch]);
     Ok(())
+}
+
+/// The row with the bitmaps of its handles.
+fn with_bitmaps(mut row: Row, bitmaps: &[(usize, BTreeMap<Row, Row>)]) -> Row {
+    for (column, bitmaps) in bitmaps {
+        let (before, rest) = split_fields(&row, *column);
+        let (set, after) = split_fields(rest, 1);
+        if let Some(bitmap) = bitmaps.get(&Row::from_bytes(set)) {
+            row = Row::from_bytes(&[before, bitmap, after].concat());
+        }
+    }
+    row
 }
 
 /// Takes WRITE_TIMESTAMP() out of a plan's select list and returns its place.

@@ -124,7 +124,7 @@ fn table_index(input: &Plan, keys: &[ScalarExpr], tables: &dyn TableInfo) -> Opt
     let base = Base::of(input)?;
     let facts = tables.table(base.table)?;
     let all = (0..facts.schema.len()).collect();
-    let plan = unnamed(Plan::new(Node::Get { table: base.table.to_string(), columns: all }, facts.schema));
+    let plan = unnamed(Plan::new(Node::Get { table: base.table.to_string(), columns: all, in_chunks: false }, facts.schema));
     let keys = keys.iter().map(|key| key.substitute(&base.expressions)).collect();
     let plain = base.predicate.is_none() && base.expressions == columns(&plan);
     let then = (!plain).then_some(MapFilter { predicate: base.predicate, expressions: base.expressions });
@@ -143,7 +143,7 @@ struct Base<'a> {
 impl Base<'_> {
     fn of(plan: &Plan) -> Option<Base<'_>> {
         match &plan.node {
-            Node::Get { table, columns } => {
+            Node::Get { table, columns, .. } => {
                 let types = plan.schema.types();
                 let column = |(index, data_type)| ScalarExpr::column(index, data_type);
                 let expressions = columns.iter().copied().zip(types).map(column).collect();

@@ -173,6 +173,7 @@ fn operator(plan: &Plan, tables: &dyn TableInfo) -> &'static str {
         Node::Aggregate(_) | Node::Window(_) => "aggregate",
         Node::TopK(_) => "top_k",
         Node::Components(_) => "identity",
+        Node::Bitmaps(_) => "bitmaps",
     }
 }
 
@@ -181,6 +182,9 @@ fn reason(plan: &Plan, tables: &dyn TableInfo) -> String {
         Node::Get { table, .. } if tables.table(table).is_some_and(|facts| !facts.retained) => {
             "a stream: nothing of it is kept".into()
         }
+        Node::Get { in_chunks: true, .. } if has_bitmaps(plan) => IN_CHUNKS.into(),
+        Node::Aggregate(aggregate) if aggregate.aggregates.iter().any(|call| call.in_chunks) => IN_CHUNKS.into(),
+        Node::Bitmaps(_) => "in chunks: one id more or less costs one chunk of 65,536 ids".into(),
         Node::Join(join) => join.reason.clone(),
         Node::DeltaJoin(join) => join.reason.clone(),
         Node::Lookback(lookback) => lookback.reason.clone(),
@@ -192,6 +196,13 @@ fn reason(plan: &Plan, tables: &dyn TableInfo) -> String {
         },
         _ => String::new(),
     }
+}
+
+/// Why rows have no bitmaps in them.
+const IN_CHUNKS: &str = "bitmaps in chunks";
+
+fn has_bitmaps(plan: &Plan) -> bool {
+    plan.schema.columns.iter().any(|column| column.data_type == deltaworks_dataflow::DataType::Bitmap)
 }
 
 fn text(expression: &ScalarExpr, schema: &Schema) -> String {
@@ -236,6 +247,10 @@ fn detail(plan: &Plan) -> String {
         Node::Components(components) => {
             let function = if components.rows == ComponentRows::OneIds { "IDENTITY" } else { "IDENTITY_HISTORY" };
             format!("{function} of ({})", names(&components.links.schema))
+        }
+        Node::Bitmaps(bitmaps) => {
+            let results = &plan.schema.columns[bitmaps.input.schema.len()..];
+            results.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
         }
     }
 }

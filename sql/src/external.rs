@@ -126,7 +126,7 @@ fn with_results(
     let columns = (0..results.len()).collect();
     let join = Join {
         left: Plan::new(Node::Project { input: Box::new(input), expressions }, left),
-        right: Plan::new(Node::Get { table, columns }, results),
+        right: Plan::new(Node::Get { table, columns, in_chunks: false }, results),
         kind: JoinKind::Inner,
         left_keys: keys(width),
         right_keys: keys(0),

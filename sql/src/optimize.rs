@@ -66,9 +66,9 @@ fn simplify_project(input: Plan, expressions: Vec<ScalarExpr>, schema: Schema) -
             simplify_project(*below, merged, schema)
         }
         // Reading fewer columns, or the same ones in another order, costs nothing at the table.
-        Node::Get { table, columns } if expressions.iter().all(|e| e.as_column().is_some()) => {
+        Node::Get { table, columns, in_chunks } if expressions.iter().all(|e| e.as_column().is_some()) => {
             let picked = expressions.iter().filter_map(|e| e.as_column().map(|c| columns[c])).collect();
-            Plan::new(Node::Get { table, columns: picked }, schema)
+            Plan::new(Node::Get { table, columns: picked, in_chunks }, schema)
         }
         node => project(Plan::new(node, input.schema), expressions, schema),
     }
@@ -163,12 +163,12 @@ fn prune(plan: Plan, wanted: &Columns) -> (Plan, Vec<usize>) {
     let schema = plan.schema;
     let all = || (0..schema.len()).collect::<Vec<_>>();
     match plan.node {
-        Node::Get { table, columns } => {
+        Node::Get { table, columns, in_chunks } => {
             let kept: Vec<usize> = wanted.iter().copied().collect();
             let columns = kept.iter().map(|index| columns[*index]).collect();
-            (Plan::new(Node::Get { table, columns }, cut(&schema, &kept)), kept)
+            (Plan::new(Node::Get { table, columns, in_chunks }, cut(&schema, &kept)), kept)
         }
-        node @ Node::Constant { .. } => {
+        node @ (Node::Constant { .. } | Node::Bitmaps(_)) => {
             let kept = all();
             (Plan::new(node, schema), kept)
         }

@@ -5,6 +5,7 @@
 //! inputs: a table's rows at a tick give the node's rows at that tick.
 
 use deltaworks_dataflow::{Row, Schema};
+use deltaworks_operators::bitmap::SetExpression;
 
 use crate::expr::ScalarExpr;
 
@@ -39,6 +40,7 @@ impl Plan {
             Node::TopK(top_k) => vec![&top_k.input],
             Node::Window(window) => vec![&window.input],
             Node::Components(components) => vec![&components.links],
+            Node::Bitmaps(bitmaps) => vec![&bitmaps.input],
         }
     }
     /// The inputs of the node, in order, to be changed in place.
@@ -58,6 +60,7 @@ impl Plan {
             Node::TopK(top_k) => vec![&mut top_k.input],
             Node::Window(window) => vec![&mut window.input],
             Node::Components(components) => vec![&mut components.links],
+            Node::Bitmaps(bitmaps) => vec![&mut bitmaps.input],
         }
     }
     /// Calls `see` with this plan and everything below it, parents first.
@@ -78,6 +81,8 @@ pub enum Node {
         table: String,
         /// The columns read.
         columns: Vec<usize>,
+        /// Whether those of its bitmaps that travel in chunks are read as handles.
+        in_chunks: bool,
     },
     /// Fixed rows.
     Constant {
@@ -148,6 +153,8 @@ pub enum Node {
     Window(Box<Window>),
     /// The identity function: which ids links say are one and the same.
     Components(Box<Components>),
+    /// Set operations on bitmaps that travel in chunks.
+    Bitmaps(Box<Bitmaps>),
 }
 
 /// A variable of the clock.
@@ -313,6 +320,8 @@ pub struct AggregateCall {
     pub order_by: Vec<SortKey>,
     /// The type of the result.
     pub data_type: deltaworks_dataflow::DataType,
+    /// Whether the result is a bitmap that travels in chunks: the column has handles.
+    pub in_chunks: bool,
 }
 
 /// Which aggregate.
@@ -408,6 +417,18 @@ pub struct Window {
     pub partition: Vec<ScalarExpr>,
     /// The functions, as the batch engine evaluates them, one per output column behind the input's.
     pub functions: Vec<WindowCall>,
+}
+
+/// Set operations on bitmaps that travel in chunks. Output: the input's columns, then how many ids each of `counts` has, then
+/// the handles of `sets`. The operands are columns with handles, see [`lower::chunks`](crate::lower::chunks).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bitmaps {
+    /// The input.
+    pub input: Plan,
+    /// Sets made of its columns, of which the number of ids is wanted.
+    pub counts: Vec<SetExpression>,
+    /// Sets made of its columns, which go on in chunks.
+    pub sets: Vec<SetExpression>,
 }
 
 /// One window function call. Evaluated by DataFusion over the rows of one partition: the expression is kept as it was planned.

@@ -21,7 +21,7 @@ use crate::catalog::{self, Catalog, InsertKind, Table};
 use crate::create::refuse_clock;
 use crate::error::EngineError;
 use crate::install::spec;
-use crate::query::{Continuous, short};
+use crate::query::{Continuous, RowsFor, short};
 use crate::script::Engine;
 use crate::write::parse_query;
 
@@ -66,7 +66,7 @@ impl Engine {
         {
             from.relation = parts.source.clone();
         }
-        let source = self.continuous(&Body { query, hints })?;
+        let source = self.continuous(&Body { query, hints }, RowsFor::Others)?;
         if source.stamp.is_some() || has_lookup(&source.plan) {
             return Err(EngineError::new(
                 "the source of a continuous MERGE is no function of the tables",

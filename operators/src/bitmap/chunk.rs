@@ -74,6 +74,30 @@ impl<'a> Raw<'a> {
     }
 }
 
+/// What stands in a row for a bitmap that travels in chunks: the key of its group, as a field that is never NULL.
+pub fn handle(key: &[u8]) -> Row {
+    let mut field = Vec::with_capacity(key.len() + 5);
+    encode_bitmap(&mut field, key);
+    Row::from_bytes(&field)
+}
+
+/// The key that a [`handle`] stands for.
+pub fn handle_key(handle: &Row) -> Row {
+    match Datum::decode(&mut &handle[..], &DataType::Bitmap) {
+        Datum::Bitmap(key) => Row::from_bytes(&key),
+        _ => Row::default(),
+    }
+}
+
+/// The bitmap, a row of one field, that all chunks of a set make.
+pub fn whole(mut chunks: Vec<Chunk>) -> Row {
+    chunks.sort_by_key(|chunk| if let Chunk::Ids(high, _) = chunk { *high } else { 0 });
+    let ids = chunks.iter().filter_map(|chunk| if let Chunk::Ids(high, ids) = chunk { Some((*high, ids)) } else { None });
+    let mut field = Vec::new();
+    encode_bitmap(&mut field, &from_chunks(ids));
+    Row::from_bytes(&field)
+}
+
 /// How many bitmaps a group has, and how many that are NULL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Heads {

@@ -7,6 +7,7 @@
 //! | [`into_chunks`] | whole bitmaps | chunks | `chunk.rs` |
 //! | [`fold_chunks`] | chunks of any number of bitmaps | GROUP_BITMAP_AND, _OR, _XOR in chunks | `fold.rs` |
 //! | [`combine_chunks`] | chunks of two bitmaps | BITMAP_AND, _OR, _XOR, _ANDNOT in chunks | `combine.rs` |
+//! | [`count_sets`], [`combine_sets`] | chunks of many bitmaps, and who asks for which | trees of BITMAP_AND, _OR, _XOR, _ANDNOT: how many ids, or in chunks | `evaluate.rs` |
 //! | [`assemble`] | chunks | the bitmap, or how many ids it has | `assemble.rs` |
 //!
 //! ```text
@@ -16,12 +17,13 @@
 //! ```
 //!
 //! Inside a view a bitmap travels in chunks, one row per 65,536 ids (see [`Chunk`]): one member that enters a set of ten million
-//! changes one row of at most 8 KiB, not one of 2.5 MB. A collection of chunks is keyed by the group's columns, so all chunks of
-//! a group are on one worker; joins, filters and projections on those columns take chunks as they take any row.
+//! changes one row of at most 8 KiB, not one of 2.5 MB. A collection of chunks is keyed by the group's columns, or by the
+//! [`handle`] that stands for them in other rows: joins, filters and projections take handles, not chunks.
 
 mod assemble;
 mod chunk;
 mod combine;
+mod evaluate;
 mod fold;
 mod ids;
 mod store;
@@ -29,9 +31,10 @@ mod store;
 mod tests;
 
 pub use assemble::assemble;
-pub use chunk::{Chunk, into_chunks};
+pub use chunk::{Chunk, handle, handle_key, into_chunks, whole};
 pub use combine::combine_chunks;
 pub use deltaworks_dataflow::bitmap::SetOperation;
+pub use evaluate::{Operands, SetExpression, combine_sets, count_sets};
 pub use fold::{FoldOperation, fold_chunks};
 pub use ids::{group_bitmap, group_bitmap_chunks};
 

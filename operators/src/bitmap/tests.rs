@@ -3,6 +3,7 @@
 use super::*;
 use crate::testing::{Change, Multiset, Pair, Random, Script, Shape, check, ints, run};
 use deltaworks_dataflow::bitmap::canonical_bytes;
+use deltaworks_dataflow::row::split_fields;
 use deltaworks_dataflow::{DataType, Datum, KeyedCollection, Row, Time};
 use roaring::RoaringTreemap;
 use std::borrow::Cow;
@@ -220,6 +221,131 @@ fn folds_agree_with_folding_all_bitmaps() {
     }
 }
 
+/// Two inputs of ids, then rows that ask: keyed by a group of each input, some of which are not there.
+fn asking_script(seed: u64) -> Script {
+    let row = |random: &mut Random, input: usize, _: Time| {
+        if input < 2 {
+            return id_row(random);
+        }
+        let mut group = || {
+            let group = random.below(4) as i64;
+            (group > 0).then_some(group)
+        };
+        (ints(&[group(), group()]), ints(&[Some(random.below(3) as i64)]))
+    };
+    Script::random(seed, &Shape { inputs: 3, ticks: 14, row: &row, expired: &|_, _| false, negative: false })
+}
+
+/// Large sets that change while rows ask about them, at times none.
+fn large_asking_script(seed: u64) -> Script {
+    let mut script = large_script(seed);
+    script.inputs = 3;
+    for (time, diff) in [(2, 2), (3, -1), (5, -1), (6, 1)] {
+        let row = (ints(&[Some(1), Some(1)]), ints(&[Some(7)]));
+        script.changes.push(Change { input: 2, row, time, diff });
+    }
+    script.changes.sort_by_key(|change| change.time);
+    script
+}
+
+/// A question is about one group of the first input, one of the second, and one of the first again.
+fn operands<'s>(inputs: &mut Vec<KeyedCollection<'s>>) -> Operands<'s> {
+    let mut source = || {
+        let chunks = group_bitmap_chunks(inputs.remove(0), Rc::default(), "GroupBitmap");
+        chunks.map(|(group, chunk)| (handle(&group), chunk))
+    };
+    Operands { sources: vec![source(), source()], of: vec![0, 1, 0] }
+}
+fn question(groups: &Row) -> Row {
+    let (a, b) = split_fields(groups, 1);
+    crate::testing::joined(&[&handle(a), &handle(b), &handle(b)])
+}
+
+/// Trees of up to three operands.
+fn expressions(seed: u64) -> Vec<SetExpression> {
+    let operand = |number: u64| Box::new(SetExpression::Operand(number as usize % 3));
+    let operation = |number: u64| OPERATIONS[number as usize % 4];
+    let pair = |seed: u64| SetExpression::Combined(operation(seed), operand(seed / 4), operand(seed / 12 + 1));
+    let nested = SetExpression::Combined(operation(seed / 5), Box::new(pair(seed)), operand(seed / 3 + 2));
+    vec![SetExpression::Operand(1), pair(seed), pair(seed * 7 + 3), nested]
+}
+
+fn naive_set(expression: &SetExpression, operands: &[RoaringTreemap]) -> RoaringTreemap {
+    match expression {
+        SetExpression::Operand(number) => operands[*number].clone(),
+        SetExpression::Combined(operation, left, right) => {
+            let (left, right) = (naive_set(left, operands), naive_set(right, operands));
+            match operation {
+                SetOperation::And => left & right,
+                SetOperation::Or => left | right,
+                SetOperation::Xor => left ^ right,
+                SetOperation::AndNot => left - right,
+            }
+        }
+    }
+}
+
+/// The operands of each question that is asked.
+fn naive_operands(held: &[Multiset<Pair>]) -> BTreeMap<Row, Vec<RoaringTreemap>> {
+    let sets = [naive_sets(&held[0]), naive_sets(&held[1])];
+    let set = |input: usize, group: &[u8]| sets[input].get(&Row::from_bytes(group)).cloned().unwrap_or_default();
+    let of = |groups: &Row| {
+        let (a, b) = split_fields(groups, 1);
+        vec![set(0, a), set(1, b), set(0, b)]
+    };
+    held[2].keys().map(|(groups, _)| (groups.clone(), of(groups))).collect()
+}
+
+fn check_questions(seed: u64, script: &Script) {
+    let of_seed = expressions(seed);
+    check(
+        workers(seed),
+        seed,
+        script,
+        move |mut inputs| {
+            let operands = operands(&mut inputs);
+            let asking = inputs.remove(0).map(|(groups, row)| (question(&groups), row));
+            count_sets(asking, operands, expressions(seed), "Count")
+        },
+        |held| {
+            let operands = naive_operands(held);
+            let mut rows = Multiset::new();
+            for ((groups, row), count) in &held[2] {
+                let counts = of_seed.iter().map(|expression| naive_set(expression, &operands[groups]).len() as i64);
+                let counts: Vec<Option<i64>> = counts.map(Some).collect();
+                crate::testing::add(&mut rows, crate::testing::joined(&[row, &ints(&counts)]), *count);
+            }
+            rows
+        },
+    );
+    check(
+        workers(seed),
+        seed,
+        script,
+        move |mut inputs| {
+            let operands = operands(&mut inputs);
+            let questions = inputs.remove(0).map(|(groups, _)| question(&groups));
+            assemble(
+                combine_sets(questions, operands, expressions(seed).remove(3), "Combine"),
+                SetResult::Bitmap,
+                "Assemble",
+            )
+        },
+        |held| {
+            let result = |(groups, operands): (Row, Vec<RoaringTreemap>)| {
+                (handle(&question(&groups)), Some(naive_set(&of_seed[3], &operands)))
+            };
+            naive_results(naive_operands(held).into_iter().map(result).collect(), SetResult::Bitmap)
+        },
+    );
+}
+
+#[test]
+fn answers_agree_with_operations_on_sets() {
+    (0..36).for_each(|seed| check_questions(seed, &asking_script(seed)));
+    (0..6).for_each(|seed| check_questions(seed, &large_asking_script(seed)));
+}
+
 /// A member that enters a set of many chunks changes one of them, and one of what is made of it.
 #[test]
 fn a_member_costs_a_chunk() {
@@ -237,6 +363,33 @@ fn a_member_costs_a_chunk() {
     });
     let of_tick = |tick: Time| updates.iter().filter(|update| update.1 == tick).count();
     assert_eq!((of_tick(0), of_tick(1)), (2 * (1 + 40), 2 * 2));
+}
+
+/// The same for the sets of questions: two that have the member's set, one that has not.
+#[test]
+fn a_question_costs_a_chunk() {
+    let id_of = |group: i64, id: i64| (ints(&[Some(group)]), ints(&[Some(id)]));
+    let ids = (0..40 * 65_536).step_by(7001).flat_map(|id| [1, 2].map(|group| id_of(group, id)));
+    let mut changes: Vec<Change> = ids.map(|row| Change { input: 0, row, time: 0, diff: 1 }).collect();
+    for (a, b) in [(1, 2), (2, 1), (2, 2)] {
+        let row = (crate::testing::joined(&[&handle(&ints(&[Some(a)])), &handle(&ints(&[Some(b)]))]), ints(&[]));
+        changes.push(Change { input: 1, row, time: 0, diff: 1 });
+    }
+    changes.push(Change { input: 0, row: id_of(1, 100_000), time: 1, diff: 1 });
+    let script = Script { inputs: 2, ticks: 2, changes };
+    let updates = run(2, 1, &script, |mut inputs| {
+        let chunks = group_bitmap_chunks(inputs.remove(0), Rc::default(), "GroupBitmap");
+        let sources = vec![chunks.map(|(group, chunk)| (handle(&group), chunk))];
+        let questions = inputs.remove(0).map(|(question, _)| question);
+        let either = SetExpression::Combined(
+            SetOperation::Or,
+            Box::new(SetExpression::Operand(0)),
+            Box::new(SetExpression::Operand(1)),
+        );
+        combine_sets(questions, Operands { sources, of: vec![0, 0] }, either, "Combine")
+    });
+    let of_tick = |tick: Time| updates.iter().filter(|update| update.1 == tick).count();
+    assert_eq!((of_tick(0), of_tick(1)), (3 * (1 + 40), 2 * 2));
 }
 
 /// Retractions of what is not there, several bitmaps where there may be one, and bytes that are no bitmap: whatever comes of
@@ -264,6 +417,11 @@ fn nonsense_is_survived() {
                 SetResult::Cardinality,
                 "Count",
             ))
+        });
+        run(workers(seed), seed, &script, move |mut inputs| {
+            let sources = vec![inputs.remove(0).map(|(group, chunk)| (handle(&group), chunk))];
+            let questions = inputs.remove(0).map(|(group, row)| (handle(&group), row));
+            count_sets(questions, Operands { sources, of: vec![0] }, vec![SetExpression::Operand(0)], "Count")
         });
     }
 }

@@ -296,22 +296,28 @@ impl ScalarExpr {
     pub fn any(&self, test: &dyn Fn(&ScalarExpr) -> bool) -> bool {
         test(self) || self.children().into_iter().any(|child| child.any(test))
     }
+    /// The expression with its direct parts replaced by what `f` makes of them.
+    pub fn map_children(&self, f: &mut dyn FnMut(&ScalarExpr) -> ScalarExpr) -> ScalarExpr {
+        let mut copy = self.clone();
+        match &mut copy {
+            ScalarExpr::Cast { input, .. } | ScalarExpr::Unary { input, .. } => **input = f(input),
+            ScalarExpr::Binary { left, right, .. } => (**left, **right) = (f(left), f(right)),
+            ScalarExpr::Case { branches, otherwise, .. } => {
+                branches.iter_mut().for_each(|(when, then)| (*when, *then) = (f(when), f(then)));
+                if let Some(otherwise) = otherwise {
+                    **otherwise = f(otherwise);
+                }
+            }
+            ScalarExpr::Call { arguments, .. } | ScalarExpr::Udf { arguments, .. } => {
+                arguments.iter_mut().for_each(|argument| *argument = f(argument));
+            }
+            ScalarExpr::Column { .. } | ScalarExpr::Literal { .. } | ScalarExpr::Clock(_) => {}
+        }
+        copy
+    }
     /// The expression with every part replaced, parts first, by what `f` makes of it.
     pub fn transform(&self, f: &dyn Fn(ScalarExpr) -> ScalarExpr) -> ScalarExpr {
-        let part = |expr: &ScalarExpr| Box::new(expr.transform(f));
-        let all = |exprs: &[ScalarExpr]| exprs.iter().map(|expr| expr.transform(f)).collect();
-        let mut copy = self.clone();
-        match (&mut copy, self) {
-            (ScalarExpr::Cast { input, .. } | ScalarExpr::Unary { input, .. }, _) => *input = part(input),
-            (ScalarExpr::Binary { left, right, .. }, _) => (*left, *right) = (part(left), part(right)),
-            (ScalarExpr::Case { branches, otherwise, .. }, _) => {
-                branches.iter_mut().for_each(|(when, then)| (*when, *then) = (when.transform(f), then.transform(f)));
-                *otherwise = otherwise.as_deref().map(part);
-            }
-            (ScalarExpr::Call { arguments, .. } | ScalarExpr::Udf { arguments, .. }, _) => *arguments = all(arguments),
-            _ => {}
-        }
-        f(copy)
+        f(self.map_children(&mut |part| part.transform(f)))
     }
     /// The expression over renumbered columns.
     pub fn map_columns(&self, f: &dyn Fn(usize) -> usize) -> ScalarExpr {

@@ -79,7 +79,7 @@ impl Lowering<'_> {
             filter = Some(filter.map_or(not_null.clone(), |filter| filter.and(not_null)));
         }
         let order_by = self.sort_keys(order_by, schema)?;
-        Ok(AggregateCall { function, arguments, distinct: *distinct, filter, order_by, data_type })
+        Ok(AggregateCall { function, arguments, distinct: *distinct, filter, order_by, data_type, in_chunks: false })
     }
 }
 

@@ -99,6 +99,7 @@ impl Lowering<'_> {
             filter: None,
             order_by: Vec::new(),
             data_type,
+            in_chunks: false,
         };
         let schema = plan.schema.clone();
         let least = |value: ScalarExpr| {

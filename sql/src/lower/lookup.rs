@@ -167,5 +167,6 @@ pub fn is_append_only(plan: &Plan, tables: &dyn TableInfo) -> bool {
         },
         Node::Components(components) => components.rows == ComponentRows::History,
         Node::Clock { .. } | Node::Lookback(_) | Node::Aggregate(_) | Node::TopK(_) | Node::Window(_) => false,
+        Node::Bitmaps(_) => false,
     }
 }

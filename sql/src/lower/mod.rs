@@ -18,9 +18,11 @@
 //! | the first right row in a time range: one seek per left row | `lookback.rs` |
 //! | trees of inner joins as one delta join | `delta.rs` |
 //! | which columns are unique | `unique.rs` |
+//! | bitmaps that travel in chunks; last of all, since it depends on where the rows go | `chunks.rs` |
 //! | conjunctions, sums and what a predicate says about time | `terms.rs` |
 
 mod aggregate;
+pub mod chunks;
 mod clock;
 pub(crate) mod delta;
 pub(crate) mod join;
@@ -70,6 +72,8 @@ pub struct TableFacts {
     pub arranged: bool,
     /// Roughly how many rows it has.
     pub row_estimate: Option<u64>,
+    /// The columns whose bitmaps travel in chunks.
+    pub in_chunks: Vec<usize>,
 }
 
 /// The catalog, as far as the planner sees it.

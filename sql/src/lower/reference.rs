@@ -57,7 +57,7 @@ impl World {
     /// The rows of a plan, in no order.
     pub(super) fn rows(&self, plan: &Plan) -> Vec<Fields> {
         match &plan.node {
-            Node::Get { table, columns } => {
+            Node::Get { table, columns, .. } => {
                 let pick = |row: &Fields| columns.iter().map(|c| row[*c].clone()).collect();
                 self.tables[table].iter().map(pick).collect()
             }
@@ -81,7 +81,7 @@ impl World {
                 let until = |row: &Fields| upper.as_ref().is_none_or(|e| int(&value(e, row)).is_some_and(|at| now < at));
                 self.rows(input).into_iter().filter(|row| from(row) && until(row)).collect()
             }
-            Node::Unnest { .. } | Node::Window(_) | Node::Components(_) => panic!("not in the reference"),
+            Node::Unnest { .. } | Node::Window(_) | Node::Components(_) | Node::Bitmaps(_) => panic!("not in the reference"),
             Node::Union { inputs } => inputs.iter().flat_map(|input| self.rows(input)).collect(),
             Node::Distinct { input } => {
                 let mut rows = self.rows(input);

@@ -25,7 +25,7 @@ impl Lowering<'_> {
         let columns = scan.projection.clone().unwrap_or_else(|| (0..facts.schema.len()).collect());
         let schema = Schema::new(columns.iter().map(|index| facts.schema.columns[*index].clone()).collect());
         let table = if lookup { format!("{}{LOOKUP_SUFFIX}", facts.name) } else { facts.name };
-        let mut plan = Plan::new(Node::Get { table, columns }, schema);
+        let mut plan = Plan::new(Node::Get { table, columns, in_chunks: false }, schema);
         for predicate in &scan.filters {
             plan = self.filtered(plan, predicate, &scan.projected_schema)?;
         }

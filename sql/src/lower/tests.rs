@@ -106,6 +106,7 @@ impl Catalog {
             bounded: keyed,
             arranged: keyed,
             row_estimate: None,
+            in_chunks: Vec::new(),
         };
         self.tables.0.insert(name.to_string(), facts);
     }

@@ -18,7 +18,7 @@ const SETS_MAX: usize = 12;
 /// Returns sets of columns that are unique in the plan's rows, none of them a superset of another.
 pub fn unique_columns(plan: &Plan, tables: &dyn TableInfo) -> Vec<Columns> {
     let sets = match &plan.node {
-        Node::Get { table, columns } => of_table(table, columns, tables),
+        Node::Get { table, columns, .. } => of_table(table, columns, tables),
         Node::Constant { rows } if rows.len() <= 1 => vec![Columns::new()],
         Node::Clock { .. } => vec![Columns::new()],
         Node::Constant { .. } | Node::Unnest { .. } | Node::Union { .. } => Vec::new(),
@@ -36,6 +36,7 @@ pub fn unique_columns(plan: &Plan, tables: &dyn TableInfo) -> Vec<Columns> {
             ComponentRows::OneIds => vec![Columns::from([0])],
             ComponentRows::History => Vec::new(),
         },
+        Node::Bitmaps(bitmaps) => unique_columns(&bitmaps.input, tables),
     };
     minimal(sets)
 }

@@ -16,7 +16,6 @@ use deltaworks_dataflow::arrange::arrange;
 use deltaworks_dataflow::row::split_fields;
 use deltaworks_dataflow::{Collection, DataType, Datum, KeyedCollection, Row};
 use deltaworks_operators::aggregate::{Accumulator, accumulate_counting, collate, recompute};
-use deltaworks_operators::bitmap::{FoldOperation, SetResult, assemble, fold_chunks, group_bitmap, into_chunks};
 use deltaworks_operators::distinct::distinct;
 use deltaworks_operators::top_k::{TopK as TopKSpec, top_k};
 
@@ -25,10 +24,11 @@ use super::layout::Layout;
 use super::recompute::GroupAggregate;
 use super::shape::{Direction, Shape};
 use crate::expr::{ScalarExpr, UnaryOp};
+use crate::lower::chunks::is_bitmap;
 use crate::plan::{Aggregate, AggregateCall, AggregateFunction, Plan, SortKey};
 
 /// The argument with NULL for rows that the FILTER clause leaves out.
-fn argument(call: &AggregateCall, index: usize) -> ScalarExpr {
+pub(super) fn argument(call: &AggregateCall, index: usize) -> ScalarExpr {
     let value = call.arguments.get(index).cloned().unwrap_or_else(|| ScalarExpr::boolean(true));
     let value = match call.function {
         // COUNT of several arguments counts the rows in which none is NULL.
@@ -88,23 +88,6 @@ fn accumulator(call: &AggregateCall) -> Option<Accumulator> {
         _ => return None,
     })
 }
-/// How a bitmap aggregate puts its arguments together (None: they are ids) and what it shows; None for other aggregates.
-fn bitmap(call: &AggregateCall) -> Option<(Option<FoldOperation>, SetResult)> {
-    let AggregateFunction::Other(name) = &call.function else { return None };
-    let (fold, result) = match name.strip_prefix("group_bitmap")?.strip_suffix("_state") {
-        Some(fold) => (fold, SetResult::Bitmap),
-        None => (name.strip_prefix("group_bitmap")?, SetResult::Cardinality),
-    };
-    let fold = match fold {
-        "" => None,
-        "_and" => Some(FoldOperation::And),
-        "_or" => Some(FoldOperation::Or),
-        // Of equal bitmaps only one would count.
-        "_xor" if !call.distinct => Some(FoldOperation::Xor),
-        _ => return None,
-    };
-    Some((fold, result))
-}
 /// The order in which the wanted value is the first, and that value.
 fn head(call: &AggregateCall) -> Option<(Vec<SortKey>, ScalarExpr)> {
     let key = |expression: ScalarExpr, descending: bool| SortKey { expression, descending, nulls_first: false };
@@ -134,7 +117,8 @@ struct Part<'s> {
 }
 
 impl<'s> Renderer<'_, '_, 's> {
-    pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Collection<'s> {
+    /// `plan` is the node itself, by which what it keeps in chunks is found.
+    pub(super) fn aggregate(&mut self, aggregate: &Aggregate, plan: &Plan) -> Collection<'s> {
         let input = &aggregate.input;
         let mut parts: Vec<Part<'s>> = Vec::new();
         let mut accumulated: Vec<usize> = Vec::new();
@@ -144,6 +128,8 @@ impl<'s> Renderer<'_, '_, 's> {
                 accumulated.push(index);
             } else if let Some((order, value)) = head(call) {
                 parts.push(Part { rows: self.head(input, &aggregate.keys, call, &order, value), calls: vec![index] });
+            } else if call.in_chunks {
+                parts.push(Part { rows: self.handles(plan, aggregate.keys.len() + index), calls: vec![index] });
             } else {
                 parts.push(Part { rows: self.single(input, &aggregate.keys, call), calls: vec![index] });
             }
@@ -200,7 +186,7 @@ impl<'s> Renderer<'_, '_, 's> {
         accumulate_counting(keyed, accumulators, overflows, "Accumulate")
     }
     /// A counter of what an aggregate of this view cannot hold, shown under `what`.
-    fn failures(&mut self, what: &'static str) -> Rc<Cell<i64>> {
+    pub(super) fn failures(&mut self, what: &'static str) -> Rc<Cell<i64>> {
         let counter = Rc::new(Cell::new(0));
         let shown = Rc::clone(&counter);
         if let Some(analysis) = &mut self.analysis {
@@ -210,7 +196,7 @@ impl<'s> Renderer<'_, '_, 's> {
         self.build.observe(&view, move || vec![(what.to_string(), shown.get(), Vec::new())]);
         counter
     }
-    fn keyed(&mut self, input: &Plan, keys: &[ScalarExpr], values: Vec<ScalarExpr>) -> KeyedCollection<'s> {
+    pub(super) fn keyed(&mut self, input: &Plan, keys: &[ScalarExpr], values: Vec<ScalarExpr>) -> KeyedCollection<'s> {
         self.render::<(Row, Row)>(input, Shape::keyed(&input.schema, keys.to_vec(), values))
     }
     /// The value that stands first in the group's order. NULLs are skipped where the function skips them, because they sort
@@ -254,27 +240,10 @@ impl<'s> Renderer<'_, '_, 's> {
             });
             return self.accumulate_counted(keyed, vec![accumulator]);
         }
-        match bitmap(call) {
-            Some((fold, result)) => self.bitmap(input, keys, call, fold, result),
-            None => self.general(input, keys, call),
+        if is_bitmap(call) {
+            return self.bitmap(input, keys, call);
         }
-    }
-    /// A set per group: of ids, or of all bitmaps put together by `fold`.
-    fn bitmap(
-        &mut self,
-        input: &Plan,
-        keys: &[ScalarExpr],
-        call: &AggregateCall,
-        fold: Option<FoldOperation>,
-        result: SetResult,
-    ) -> KeyedCollection<'s> {
-        let keyed = self.keyed(input, keys, vec![argument(call, 0)]);
-        if let Some(fold) = fold {
-            let chunks = fold_chunks(into_chunks(keyed), fold, "FoldBitmaps");
-            return assemble(chunks, result, "AssembleBitmap");
-        }
-        let negative = self.failures("negative ids, which no bitmap holds");
-        group_bitmap(keyed, result, negative, "GroupBitmap")
+        self.general(input, keys, call)
     }
     /// Any other aggregate: the batch engine over the group's rows in encoded order.
     fn general(&mut self, input: &Plan, keys: &[ScalarExpr], call: &AggregateCall) -> KeyedCollection<'s> {
@@ -294,6 +263,8 @@ impl<'s> Renderer<'_, '_, 's> {
 fn empty_result(call: &AggregateCall) -> Datum<'static> {
     match &call.function {
         AggregateFunction::Count => Datum::Int(0),
+        // The handle of the one group.
+        AggregateFunction::Other(_) if call.in_chunks => Datum::Bitmap(Default::default()),
         AggregateFunction::Other(name) => super::recompute::empty_result(name, &call.data_type),
         _ => Datum::Null,
     }

@@ -146,7 +146,9 @@ impl<'s> Renderer<'_, '_, 's> {
     pub fn view(&mut self, name: &str, plan: &Plan, stamp_column: Option<usize>) {
         let rows = self.rows(plan);
         let rows = self.stamped(rows, stamp_column);
-        self.define(name, rows);
+        if !self.define_chunked(name, plan, &rows) {
+            self.define(name, rows);
+        }
     }
     fn stamped(&mut self, rows: Collection<'s>, column: Option<usize>) -> Collection<'s> {
         let Some(column) = column else { return rows };

@@ -7,6 +7,7 @@
 
 mod aggregate;
 mod analyze;
+mod bitmap;
 mod components;
 mod insert;
 mod join;
@@ -32,6 +33,7 @@ use timely::dataflow::operators::ToStream;
 use timely::dataflow::operators::vec::Map;
 
 use self::analyze::Analysis;
+use self::bitmap::{ChunkSource, ChunkedRows};
 use self::layout::Layout;
 use self::shape::{Exiting, Shape};
 use crate::arrangement::unnamed;
@@ -52,8 +54,14 @@ pub struct Kept {
     pub key: Vec<usize>,
     /// The number of columns.
     pub arity: usize,
+    /// The columns whose bitmaps travel in chunks: rows have handles there, and the chunks are kept apart.
+    pub in_chunks: Vec<usize>,
 }
 impl Kept {
+    /// The trace that keeps the chunks of a column, by handle, of the table that is kept under `trace`.
+    pub fn chunks_trace(trace: &str, column: usize) -> String {
+        format!("{trace}/chunks {column}")
+    }
     /// Where each column stands in key ++ value.
     pub fn places(&self) -> Vec<usize> {
         let rest: Vec<usize> = (0..self.arity).filter(|column| !self.key.contains(column)).collect();
@@ -72,6 +80,10 @@ pub struct Renderer<'r, 'b, 's> {
     /// The batch engine, for what only it computes; made when first needed.
     session: Option<Rc<Session>>,
     tables: BTreeMap<String, Collection<'s>>,
+    /// Views whose bitmaps travel in chunks; one that something reads whole is among the tables too.
+    chunked: BTreeMap<String, ChunkedRows<'s>>,
+    /// Where handles lead to.
+    sources: Vec<ChunkSource<'s>>,
     /// Those of them that something reads.
     read: BTreeSet<String>,
     arranged: Vec<(Plan, Layout, Vec<SortKey>, Arranged<'s>)>,
@@ -97,6 +109,8 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
             timezone,
             session: None,
             tables: BTreeMap::new(),
+            chunked: BTreeMap::new(),
+            sources: Vec::new(),
             read: BTreeSet::new(),
             arranged: Vec::new(),
             components: Vec::new(),
@@ -144,12 +158,18 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
         });
         let start = self.build.start;
         let rows = collection(rows.inner.map(move |(row, time, diff)| (row, time.max(start), diff)));
-        self.define(name, rows);
+        if kept.in_chunks.is_empty() {
+            self.define(name, rows);
+        } else {
+            self.import_chunks(name, trace, &kept.in_chunks, rows);
+        }
     }
     /// Keeps a table or view under `trace` for reads and later dataflows.
     pub fn keep(&mut self, name: &str, trace: &str, kept: &Kept) {
-        let Some(rows) = self.tables.get(name).cloned() else { return };
+        let chunked = self.chunked.get(name).map(|chunked| chunked.rows.clone());
+        let Some(rows) = chunked.or_else(|| self.tables.get(name).cloned()) else { return };
         self.read.insert(name.to_string());
+        self.keep_chunks(name, trace);
         let (key, value) = (kept.key.clone(), kept.value());
         let start = self.build.start;
         let mut scratch = Vec::new();
@@ -166,6 +186,10 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
     }
     /// To be called at the end: a tick is complete only when what nobody reads has worked it in too, failures counted.
     pub fn finish(self) {
+        for chunked in self.chunked.into_values() {
+            self.build.watch(chunked.rows.inner);
+            chunked.sets.into_values().for_each(|chunks| self.build.watch(chunks.inner));
+        }
         for (_, rows) in self.tables.into_iter().filter(|(name, _)| !self.read.contains(name)) {
             self.build.watch(rows.inner);
         }
@@ -187,10 +211,8 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
         match &plan.node {
             Node::Project { input, expressions } => self.render(input, shape.after_project(&input.schema, expressions)),
             Node::Filter { input, predicate } => self.render(input, shape.after_filter(&input.schema, predicate)),
-            Node::Get { table, columns } => {
-                self.read.insert(table.clone());
-                let rows = self.tables.get(table).cloned();
-                let rows = rows.expect("the engine defines every table that a plan reads");
+            Node::Get { table, columns, in_chunks } => {
+                let rows = self.table_rows(table, *in_chunks);
                 self.map(rows, arity, columns, shape)
             }
             Node::Union { inputs } => {
@@ -231,9 +253,10 @@ impl<'r, 'b, 's> Renderer<'r, 'b, 's> {
                 let rows = self.rows(input);
                 deltaworks_operators::distinct::distinct(rows, "Distinct")
             }
-            Node::Aggregate(aggregate) => self.aggregate(aggregate),
+            Node::Aggregate(aggregate) => self.aggregate(aggregate, plan),
             Node::Window(window) => self.window(window, plan),
             Node::Components(components) => self.components(components),
+            Node::Bitmaps(bitmaps) => self.bitmaps(bitmaps, plan),
             _ => unreachable!("rendered by `render`"),
         }
     }
