@@ -13,12 +13,15 @@
 //! | `retention` | streams, rows that leave with age, the pace of a replay, the limit of joins without equality |
 //! | `explain_analyze` | the rows and failures of every operator |
 //! | `identity` | the identity function on real person records, where they are there |
+//! | `kafka` | jobs against a real broker; `broker` starts it |
 //! | `real_input` | the jobs on real data, where it is there |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "end_to_end/bad_input.rs"]
 mod bad_input;
+#[path = "end_to_end/broker.rs"]
+mod broker;
 #[path = "end_to_end/command_line.rs"]
 mod command_line;
 #[path = "end_to_end/explain_analyze.rs"]
@@ -29,6 +32,8 @@ mod external;
 mod identity;
 #[path = "end_to_end/jobs.rs"]
 mod jobs;
+#[path = "end_to_end/kafka.rs"]
+mod kafka;
 #[path = "end_to_end/loading.rs"]
 mod loading;
 #[path = "end_to_end/mission.rs"]
