@@ -3,8 +3,6 @@
 //! Where the script says that maven or java is missing, tests that need a broker say that they are skipped. With
 //! `DELTAWORKS_REQUIRE_SERVERS=1`, as `.ci/run` sets it, they fail instead.
 
-#![allow(dead_code, reason = "the tests of sources and sinks use it")]
-
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::TcpListener;

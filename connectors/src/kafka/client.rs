@@ -1,7 +1,8 @@
 //! How brokers are reached: from `properties.*` to a client's settings, and what a client says about its brokers.
 //!
-//! Properties go to librdkafka under their own names. Where the names of the Java client differ, those work too (`sasl.jaas.config`,
-//! PEM trust stores, `max.request.size`). What librdkafka does not know is an error: a misspelt property must not be passed over.
+//! Properties go to librdkafka under their own names. Where the names of the Java client differ, those work too
+//! (`sasl.jaas.config`, PEM trust stores, `max.request.size`). What librdkafka does not know is an error: a misspelt
+//! property must not be passed over.
 //!
 //! A client hides from its caller that a broker is away and tries on for ever. At the start that is wrong: [`connect`] fails
 //! within seconds, with the reason. While a job runs it is right, and [`Watch`] tells what is going on.
@@ -27,6 +28,9 @@ use crate::options::{Options, masked};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long they may be away at the start, e.g. because they are just starting themselves.
 const AWAY: Duration = Duration::from_secs(3);
+/// How often a client is polled for what it has to say. One event may hide behind another: a poll that gives nothing is no
+/// end.
+pub(super) const EVENTS: usize = 32;
 /// What stands before a client's settings among the options.
 const PROPERTIES: &str = "properties.";
 /// Names of the Java client that librdkafka has under another name.
@@ -184,7 +188,8 @@ fn lowered(reason: &str) -> String {
         None => String::new(),
     }
 }
-/// Without the broker, the client's state and how long it took: `a:1/bootstrap: Connect to .. failed: Connection refused (after ..)`.
+/// Without the broker, the client's state and how long it took: `a:1/bootstrap: Connect to .. failed: Connection refused
+/// (after ..)`.
 fn short_reason(reason: &str) -> String {
     let end = reason.find(" (after ").unwrap_or(reason.len());
     reason[..end].trim().to_owned()
@@ -249,8 +254,13 @@ impl ClientContext for Watch {
                 state.refused = Some(short_reason(reason));
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => state.down = true,
-            Some(RDKafkaErrorCode::PartitionEOF) => {}
-            _ => state.broken = Some(short_reason(reason)),
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve | RDKafkaErrorCode::OperationTimedOut,
+            ) => {
+                state.broken = Some(short_reason(reason));
+            }
+            // Of a partition: whoever reads it hears of it too.
+            _ => {}
         }
     }
     fn stats(&self, statistics: Statistics) {
@@ -258,6 +268,7 @@ impl ClientContext for Watch {
         // Brokers that are known by their number only come out of an answer.
         if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
             state.down = false;
+            state.broken = None;
         }
         for (topic, of) in statistics.topics {
             for (partition, at) in of.partitions.into_iter().filter(|(number, at)| *number >= 0 && at.hi_offset >= 0) {
@@ -276,8 +287,10 @@ pub fn connect(connection: &Connection, consumer: &BaseConsumer<Watch>, topic: O
     let (start, watch) = (Instant::now(), consumer.context());
     loop {
         let answer = consumer.fetch_metadata(topic, Timeout::After(Duration::from_millis(500)));
-        // Events, the reason of a refusal among them, come to whoever polls.
-        let _nothing_assigned = consumer.poll(Timeout::After(Duration::ZERO));
+        // Events, the reason of a refusal among them, come to whoever polls; here nothing is assigned yet.
+        for _ in 0..EVENTS {
+            drop(consumer.poll(Duration::ZERO));
+        }
         if let Some(reason) = watch.login_refused() {
             return Err(connection.refused(reason));
         }
