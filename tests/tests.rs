@@ -14,6 +14,7 @@
 //! | `retention` | streams, rows that leave with age, the pace of a replay, the limit of joins without equality |
 //! | `explain_analyze` | the rows and failures of every operator |
 //! | `identity` | the identity function on real person records, where they are there |
+//! | `kafka` | jobs against a real broker; `broker` starts it |
 //! | `real_input` | the jobs on real data, where it is there |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -22,6 +23,8 @@
 mod bad_input;
 #[path = "end_to_end/bitmaps.rs"]
 mod bitmaps;
+#[path = "end_to_end/broker.rs"]
+mod broker;
 #[path = "end_to_end/command_line.rs"]
 mod command_line;
 #[path = "end_to_end/explain_analyze.rs"]
@@ -32,6 +35,8 @@ mod external;
 mod identity;
 #[path = "end_to_end/jobs.rs"]
 mod jobs;
+#[path = "end_to_end/kafka.rs"]
+mod kafka;
 #[path = "end_to_end/loading.rs"]
 mod loading;
 #[path = "end_to_end/mission.rs"]

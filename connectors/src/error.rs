@@ -150,6 +150,64 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// No broker answers.
+    #[error("could not reach Kafka at \"{brokers}\": {reason}")]
+    Unreachable {
+        /// The brokers.
+        brokers: String,
+        /// What the client said last.
+        reason: String,
+    },
+    /// The brokers do not let us in.
+    #[error("Kafka at \"{brokers}\" refused the connection: {reason}")]
+    LoginRefused {
+        /// The brokers.
+        brokers: String,
+        /// What they said.
+        reason: String,
+    },
+    /// A property that the client does not know, or a value that it cannot have.
+    #[error("Kafka property \"{name}\": {reason}")]
+    Property {
+        /// The option.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A Kafka client could not be made.
+    #[error("could not make a Kafka client: {reason}")]
+    Client {
+        /// Why not.
+        reason: String,
+    },
+    /// A topic that is not there.
+    #[error("topic \"{topic}\" does not exist at \"{brokers}\"")]
+    UnknownTopic {
+        /// The topic.
+        topic: String,
+        /// The brokers.
+        brokers: String,
+        /// Some of those that are there.
+        known: Vec<String>,
+    },
+    /// A group that is to say where reading begins, and does not.
+    #[error("group \"{group}\" has no committed offset of topic \"{topic}\" partition {partition}")]
+    NoCommittedOffset {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
+    /// Something that the brokers did not do.
+    #[error("could not {action}: {reason}")]
+    Kafka {
+        /// What was tried.
+        action: String,
+        /// What they said.
+        reason: String,
+    },
 }
 
 impl Error {
@@ -184,6 +242,21 @@ impl Error {
             Error::NotAppendOnly { .. } => "write the changes with 'format' = 'changelog-json' or 'upsert-json'".into(),
             Error::NoKey { .. } => "declare a PRIMARY KEY on the sink's table".into(),
             Error::Columns { .. } => "change the columns or the format".into(),
+            Error::Unreachable { .. } => {
+                "check 'properties.bootstrap.servers' and 'properties.security.protocol', and that a broker listens there".into()
+            }
+            Error::LoginRefused { .. } => {
+                "check 'properties.security.protocol', 'properties.sasl.mechanism', the user, the password and the certificates".into()
+            }
+            Error::Property { .. } | Error::Client { .. } => {
+                "properties are those of librdkafka, see its CONFIGURATION.md, under 'properties.<name>'".into()
+            }
+            Error::UnknownTopic { known, .. } if known.is_empty() => "create the topic: there is none yet".into(),
+            Error::UnknownTopic { known, .. } => format!("create the topic, or name one that is there: {}", known.join(", ")),
+            Error::NoCommittedOffset { .. } => {
+                "set 'properties.auto.offset.reset' = 'earliest' or 'latest', or another 'scan.startup.mode'".into()
+            }
+            Error::Kafka { .. } => "the broker's own log may say more".into(),
         }
     }
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {

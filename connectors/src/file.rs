@@ -159,6 +159,7 @@ impl RecordSource for FileSource {
             records: *records,
             next_offset: last + 1,
             ended: number < self.index,
+            lag: None,
         };
         self.taken.iter().enumerate().map(progress).collect()
     }

@@ -11,6 +11,7 @@
 //! | `decode.rs` | [`TableFormat`] and [`Decoder`]: from records to commands on a table, and [`DeadLetter`]s |
 //! | `format/` | one file per format: JSON, Debezium, CSV, raw, packed; the text that rows become |
 //! | `sink.rs` | [`ChangeSink`]: changelogs to files and to the standard output |
+//! | `kafka/` | topics of a broker |
 //! | `http.rs` | [`HttpFunction`](http::HttpFunction): calls of external functions |
 //! | `options.rs` | [`Options`]: what stands behind WITH, checked and masked |
 //! | `error.rs` | [`Error`]: what is broken outside the data |
@@ -24,6 +25,7 @@ pub mod file;
 pub mod folder;
 pub mod format;
 pub mod http;
+pub mod kafka;
 mod lines;
 pub mod options;
 pub mod ordered;

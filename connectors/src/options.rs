@@ -39,10 +39,24 @@ const FORMAT_OPTIONS: &[&str] = &[
     "nullValue",
     "timestampFormat",
 ];
+/// Options of topics.
+const KAFKA_OPTIONS: &[&str] = &[
+    "topic",
+    "topic-pattern",
+    "properties.*",
+    "scan.startup.mode",
+    "scan.startup.timestamp-millis",
+    "scan.startup.specific-offsets",
+    "scan.bounded.mode",
+    "scan.bounded.timestamp-millis",
+    "scan.bounded.specific-offsets",
+    "scan.topic-partition-discovery.interval",
+    "sink.*",
+];
 /// What each connector knows beside them.
 const CONNECTORS: &[(&str, &[&str])] = &[
-    ("kafka", &["topic", "topic-pattern", "properties.*", "scan.*", "sink.*"]),
-    ("upsert-kafka", &["topic", "topic-pattern", "properties.*", "scan.*", "sink.*"]),
+    ("kafka", KAFKA_OPTIONS),
+    ("upsert-kafka", KAFKA_OPTIONS),
     ("filesystem", &["path", "source.*", "scan.timestamp-column", "sink.*"]),
     ("stdout", &["sink.*"]),
     ("print", &["print-identifier", "standard-error", "sink.*"]),

@@ -143,6 +143,7 @@ impl RecordSource for Replay {
             records: partition.taken,
             next_offset: partition.taken_offset,
             ended: partition.head.is_empty(),
+            lag: None,
         };
         self.partitions.iter().map(progress).collect()
     }

@@ -26,6 +26,8 @@ pub enum ReadState {
     More,
     /// Nothing now; ask again later.
     Idle,
+    /// Nothing now, but what was there when reading began is not all here: ask again soon.
+    Behind,
     /// There will never be more.
     End,
 }
@@ -43,4 +45,6 @@ pub struct PartitionProgress {
     pub next_offset: u64,
     /// Whether the partition has ended.
     pub ended: bool,
+    /// The records that are there and were not taken; None where that is not known.
+    pub lag: Option<u64>,
 }

@@ -26,6 +26,8 @@ type Result<T> = std::result::Result<T, EngineError>;
 const IDLE: Duration = Duration::from_millis(50);
 /// How long the clock may stand still while no source has anything.
 const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How long the changes of a stream that never rests may stay with us.
+const HAND_ON: Duration = Duration::from_millis(100);
 
 /// How far unbounded sources are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,30 +260,33 @@ impl Engine {
         if self.measuring != Measuring::default() {
             return self.drain_measuring();
         }
-        self.sources.ask_again();
+        self.sources.ask_again(until == Until::Arrived);
         // What is there and not whole when this begins.
         let mut arrived: Option<Vec<PathBuf>> = None;
-        let mut ticked = Instant::now();
+        let (mut ticked, mut handed_on) = (Instant::now(), Instant::now());
         while !self.sources.ended() && !self.stopped() {
             let batches = self.sources.read(&self.options, &mut self.clock, self.timezone, self.host.workers())?;
             self.report_changed_files();
-            let idle = self.sources.idle();
-            if !idle || !batches.is_empty() || ticked.elapsed() >= IDLE_TICK {
+            self.report_news();
+            let resting = self.sources.is_resting();
+            if !resting || !batches.is_empty() || ticked.elapsed() >= IDLE_TICK {
                 let tick = self.send_tick(batches)?;
                 ticked = Instant::now();
-                if self.sources.is_paced() {
-                    // The next tick may be long in coming: sinks do not wait for it.
+                // The next tick may be long in coming: sinks do not wait for it. Neither do they for the end of a stream.
+                if self.sources.is_paced() || self.sources.is_live() && handed_on.elapsed() >= HAND_ON {
                     self.hand_on(tick)?;
+                    handed_on = Instant::now();
                 }
             }
-            if !idle {
+            if !resting {
                 continue;
             }
             let waiting = self.sources.waiting();
             let arrived = arrived.get_or_insert_with(|| waiting.clone());
-            let through = !waiting.iter().any(|file| arrived.contains(file));
+            let behind = self.sources.is_behind();
+            let through = !waiting.iter().any(|file| arrived.contains(file)) && !behind;
             match until {
-                Until::Present => break,
+                Until::Present if !behind => break,
                 Until::Arrived if through => break,
                 _ => self.rest()?,
             }
@@ -292,7 +297,7 @@ impl Engine {
     fn rest(&mut self) -> Result<()> {
         self.hand_on(self.host.next_tick() - 1)?;
         self.take_answers(false)?;
-        std::thread::sleep(IDLE);
+        self.sources.wait(IDLE);
         Ok(())
     }
     /// Waits until a tick is complete; then everybody sees what the sinks have.
@@ -308,6 +313,11 @@ impl Engine {
                 path.display(),
                 short(&table)
             ));
+        }
+    }
+    fn report_news(&mut self) {
+        for news in self.sources.take_news() {
+            self.say(&news);
         }
     }
     /// Starts a tick with these batches.

@@ -30,6 +30,12 @@ pub(crate) fn table(session: &Session, create: &CreateTable, record_clock: bool,
     let has_connector = options.connector().is_some();
     options.check()?;
     let key = key(create, &columns.schema)?;
+    if options.connector() == Some("upsert-kafka") && key.is_empty() {
+        return Err(EngineError::new(
+            "a table with connector \"upsert-kafka\" needs a key",
+            "declare PRIMARY KEY (..) NOT ENFORCED: the columns that the records' keys hold",
+        ));
+    }
     let mut merge = match columns.number {
         Some(place) => {
             let data_type = &columns.schema.columns[place].data_type;

@@ -12,6 +12,7 @@
 //! | `advance.rs` | installs what is pending, starts and reads sources, completes ticks, flushes sinks |
 //! | `install.rs` | pending definitions become one dataflow on every worker |
 //! | `ticks.rs` | sources start, their records become ticks; back-pressure |
+//! | `topics.rs` | tables that read topics: which ones, of which brokers or recordings |
 //! | `reader.rs` | records of a table become commands and dead letters |
 //! | `sinks.rs` | sinks that are open: changes of complete ticks are written |
 //! | `pace.rs` | how fast a replay goes |
@@ -58,6 +59,7 @@ mod show;
 mod sinks;
 mod snapshot;
 mod ticks;
+mod topics;
 mod write;
 
 pub use bench::{Figures, Measuring};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use deltaworks_connectors::decode::{DeadLetter, Decoded, Decoder, TableFormat, TopicFilter};
+use deltaworks_connectors::kafka::Topics;
 use deltaworks_connectors::ordered::OrderedFiles;
 use deltaworks_connectors::record::Records;
 use deltaworks_connectors::source::ReadState;
@@ -20,6 +21,8 @@ pub(crate) struct Reader {
     pub(crate) name: String,
     pub(crate) decoder: Box<dyn Decoder>,
     pub(crate) topics: TopicFilter,
+    /// What its topics are called, where new ones may come.
+    pub(crate) wanted: Option<Topics>,
     pub(crate) input: InputId,
     pub(crate) errors_input: InputId,
     pub(crate) errors_fail: bool,
@@ -46,12 +49,19 @@ impl Reader {
             name: name.to_string(),
             decoder: format.decoder()?,
             topics,
+            wanted: None,
             input: table.input,
             errors_input: table.errors_input,
             errors_fail: table.errors_fail,
             lane: 0,
             filled: None,
         })
+    }
+    /// Takes in that a source has more topics than before.
+    pub(crate) fn meet(&mut self, topics: &[String]) {
+        if let Some(wanted) = &self.wanted {
+            self.topics = TopicFilter::new(topics, |topic| wanted.matches(topic));
+        }
     }
     /// Decodes records into the inputs of the table and its dead letters.
     pub(crate) fn decode(

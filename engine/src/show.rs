@@ -10,6 +10,7 @@ use crate::catalog::{InsertKind, Kind};
 use crate::error::EngineError;
 use crate::query::short;
 use crate::script::Engine;
+use crate::ticks::PartitionLine;
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -58,16 +59,21 @@ impl Engine {
             ("records", DataType::BigInt),
             ("next_offset", DataType::BigInt),
             ("state", DataType::String),
+            ("lag", DataType::BigInt),
+            ("note", DataType::String),
         ];
-        let line = |(table, source, partition, records, next, ended): (String, String, u32, u64, u64, bool)| {
-            let state = if ended { "ended" } else { "reading" };
+        let line = |line: PartitionLine| {
+            let state = if line.ended { "ended" } else { "reading" };
+            let note = if line.note.is_empty() { Datum::Null } else { text(line.note) };
             Row::pack([
-                text(short(&table)),
-                text(source),
-                Datum::Int(partition.into()),
-                count(records),
-                count(next),
+                text(short(&line.table)),
+                text(line.source),
+                Datum::Int(line.partition.into()),
+                count(line.records),
+                count(line.next_offset),
                 text(state),
+                line.lag.map_or(Datum::Null, count),
+                note,
             ])
         };
         let rows = self.sources.partitions().into_iter().map(line).collect();

@@ -1,6 +1,6 @@
 //! Sources and ticks: records are read, decoded and handed to the workers, at most four ticks ahead of what is complete.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use deltaworks_connectors::decode::{TableFormat, TopicFilter};
@@ -8,6 +8,7 @@ use deltaworks_connectors::error::Error;
 use deltaworks_connectors::file::FileSource;
 use deltaworks_connectors::folder::FolderSource;
 use deltaworks_connectors::format::Format;
+use deltaworks_connectors::kafka::{Bell, Connection, KafkaSource, Scan};
 use deltaworks_connectors::ordered::{OrderedFiles, TimestampColumn};
 use deltaworks_connectors::record::{NO_TIMESTAMP, Records};
 use deltaworks_connectors::recorded::{RecordedTick, Replay, TickLog};
@@ -22,6 +23,7 @@ use crate::options::Options;
 use crate::pace::Pace;
 use crate::pipe::Folder;
 use crate::reader::{Progress, Reader, read_ordered};
+use crate::topics::{TopicTable, recorded_topics};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -40,6 +42,7 @@ enum Feed {
     /// Files merged by a timestamp column; readers know their lanes.
     Ordered(OrderedFiles),
     Folder(FolderSource),
+    Kafka(Box<KafkaSource>),
 }
 impl Feed {
     /// What a reader's progress is told by.
@@ -49,12 +52,13 @@ impl Feed {
             Feed::Files(files) => files,
             Feed::Ordered(files) => files.source(reader.lane),
             Feed::Folder(folder) => folder,
+            Feed::Kafka(kafka) => &**kafka,
         }
     }
     /// How long it is until the next tick of a paced replay is due, and the timestamp before which its records lie.
     fn due(&self, pace: &mut Pace) -> (Duration, i64) {
         let (next, frame) = match self {
-            Feed::Files(_) | Feed::Ordered(_) | Feed::Folder(_) => (None, 0),
+            Feed::Files(_) | Feed::Ordered(_) | Feed::Folder(_) | Feed::Kafka(_) => (None, 0),
             Feed::Recording { log: Some(log), .. } => (log.as_slice().first().map(|tick| tick.clock_us / 1000), 0),
             Feed::Recording { replay, log: None } => (replay.next_timestamp(), pace.frame()),
         };
@@ -76,12 +80,14 @@ struct Source {
     ended: bool,
     /// Whether the last read found that nothing is there for now.
     idle: bool,
+    /// Whether it found that more was there already and is still on its way.
+    behind: bool,
     /// The pipe that it is read for.
     pipe: Option<String>,
 }
 impl Source {
     fn new(feed: Feed, readers: Vec<Reader>) -> Self {
-        Source { feed, readers, ended: false, idle: false, pipe: None }
+        Source { feed, readers, ended: false, idle: false, behind: false, pipe: None }
     }
 }
 
@@ -92,7 +98,25 @@ pub(crate) struct Sources {
     open: Vec<Source>,
     /// How fast a replay goes; None: as fast as it can.
     pace: Option<Pace>,
+    /// Rings when something came from a broker.
+    bell: Bell,
     pub(crate) progress: Progress,
+}
+
+/// How far a partition of a table was read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PartitionLine {
+    pub(crate) table: String,
+    /// The topic or file.
+    pub(crate) source: String,
+    pub(crate) partition: u32,
+    pub(crate) records: u64,
+    pub(crate) next_offset: u64,
+    pub(crate) ended: bool,
+    /// Records that are there and were not taken, where that is known.
+    pub(crate) lag: Option<u64>,
+    /// What happened to it last.
+    pub(crate) note: String,
 }
 
 /// How a table's records are decoded.
@@ -158,7 +182,7 @@ impl Sources {
     }
     /// Starts the sources of the given tables together.
     pub(crate) fn start(&mut self, options: &Options, tables: &[(String, &Entry)]) -> Result<()> {
-        let mut recorded: Vec<(&str, &Entry, &Table, String)> = Vec::new();
+        let mut topics: Vec<TopicTable<'_>> = Vec::new();
         let (mut lanes, mut lane_readers) = (Vec::new(), Vec::new());
         for (name, entry) in tables {
             let at = |error: EngineError| error.in_column(entry.position.0, entry.position.1);
@@ -166,7 +190,7 @@ impl Sources {
             let connector = table.connector.clone().unwrap_or_default();
             match connector.connector() {
                 Some("kafka" | "upsert-kafka") => {
-                    recorded.push((name, entry, table, topic(name, table).map_err(at)?));
+                    topics.push(TopicTable::new(name, entry, table)?);
                 }
                 Some("filesystem") => {
                     let (files, column, mut reader) = open_files(name, table).map_err(at)?;
@@ -192,37 +216,53 @@ impl Sources {
             let feed = Feed::Ordered(OrderedFiles::new(lanes));
             self.open.push(Source::new(feed, lane_readers));
         }
-        if !recorded.is_empty() {
-            self.start_replay(options, &recorded)?;
+        match &options.replay {
+            _ if topics.is_empty() => Ok(()),
+            Some(dir) => self.start_replay(dir, &topics),
+            None => self.start_kafka(&topics),
         }
-        Ok(())
     }
-    fn start_replay(&mut self, options: &Options, tables: &[(&str, &Entry, &Table, String)]) -> Result<()> {
-        let at = |entry: &Entry, error: EngineError| error.in_column(entry.position.0, entry.position.1);
-        let Some(dir) = &options.replay else {
-            let error = EngineError::new(
-                format!("table \"{}\" reads a Kafka topic, and reading from a broker is not supported yet", tables[0].0),
-                "run with --replay DIR to read recorded topics",
-            );
-            return Err(at(tables[0].1, error));
-        };
-        let topics: Vec<String> = tables.iter().map(|(_, _, _, topic)| topic.clone()).collect();
+    fn start_replay(&mut self, dir: &Path, tables: &[TopicTable<'_>]) -> Result<()> {
+        let mut topics = Vec::new();
+        for table in tables {
+            topics.extend(recorded_topics(dir, &table.topics).map_err(|error| table.at(error.into()))?);
+        }
         let replay = Replay::open(dir, &topics).map_err(|error| {
             let missing = match &error {
-                Error::MissingTopic { topic, .. } => tables.iter().find(|(_, _, _, other)| other == topic),
+                Error::MissingTopic { topic, .. } => tables.iter().find(|table| table.topics.matches(topic)),
                 _ => None,
             };
             let error = EngineError::from(error);
-            missing.map_or(error.clone(), |(_, entry, _, _)| at(entry, error))
+            missing.map_or(error.clone(), |table| table.at(error))
         })?;
         let log = TickLog::open(dir)?.map(|log| log.ticks.into_iter());
-        let mut readers = Vec::new();
-        for (name, entry, table, topic) in tables {
-            let filter = TopicFilter::new(replay.topics(), |other| other == topic);
-            let reader = table_format(table).and_then(|format| Reader::new(name, table, &format, filter));
-            readers.push(reader.map_err(|error| at(entry, error))?);
-        }
+        let readers = tables.iter().map(|table| table.reader(replay.topics())).collect::<Result<Vec<_>>>()?;
         self.open.push(Source::new(Feed::Recording { replay, log }, readers));
+        Ok(())
+    }
+    /// Tables whose brokers and scans are the same are read together, in the order of their records' timestamps.
+    fn start_kafka(&mut self, tables: &[TopicTable<'_>]) -> Result<()> {
+        let mut groups: Vec<(Connection, Scan, Vec<&TopicTable<'_>>)> = Vec::new();
+        for table in tables {
+            let (connection, scan) = table.scan().map_err(|error| table.at(error))?;
+            match groups.iter_mut().find(|(other, same, _)| (&*other, &*same) == (&connection, &scan)) {
+                Some((_, _, group)) => group.push(table),
+                None => groups.push((connection, scan, vec![table])),
+            }
+        }
+        for (connection, scan, group) in groups {
+            let wanted = group.iter().map(|table| table.topics.clone()).collect();
+            let opened = KafkaSource::open(&connection, &scan, wanted, self.bell.clone());
+            let kafka = opened.map_err(|error| {
+                let named = |table: &&&TopicTable<'_>| match &error {
+                    Error::UnknownTopic { topic, .. } => table.topics.names().contains(topic),
+                    _ => false,
+                };
+                group.iter().find(named).unwrap_or(&group[0]).at(EngineError::from(error))
+            })?;
+            let readers = group.iter().map(|table| table.reader(kafka.topics())).collect::<Result<Vec<_>>>()?;
+            self.open.push(Source::new(Feed::Kafka(Box::new(kafka)), readers));
+        }
         Ok(())
     }
     /// Starts watching the folder of a pipe. While recordings are replayed, it gives what is there and ends.
@@ -239,14 +279,41 @@ impl Sources {
     pub(crate) fn idle(&self) -> bool {
         self.open.iter().all(|source| source.ended || source.idle)
     }
-    /// Asks again the sources that had nothing.
-    pub(crate) fn ask_again(&mut self) {
+    /// Whether a source still gets what was there before.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.open.iter().any(|source| source.behind)
+    }
+    /// Whether no source has anything at this moment.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.open.iter().all(|source| source.ended || source.idle || source.behind)
+    }
+    /// Whether a source goes on for as long as its brokers do.
+    pub(crate) fn is_live(&self) -> bool {
+        self.open.iter().any(|source| matches!(source.feed, Feed::Kafka(_)) && !source.ended)
+    }
+    /// Waits until something may have come, at most so long.
+    pub(crate) fn wait(&self, at_most: Duration) {
+        if self.is_live() { self.bell.wait(at_most) } else { std::thread::sleep(at_most) }
+    }
+    /// Asks again the sources that had nothing. With `arrived`, those behind which brokers stand are behind until they have what
+    /// is there by now.
+    pub(crate) fn ask_again(&mut self, arrived: bool) {
         for source in &mut self.open {
             source.idle = false;
-            if let Feed::Folder(folder) = &mut source.feed {
-                folder.look_again();
+            match &mut source.feed {
+                Feed::Folder(folder) => folder.look_again(),
+                Feed::Kafka(kafka) if arrived => kafka.wait_for_present(),
+                _ => {}
             }
         }
+    }
+    /// What happened to brokers and topics.
+    pub(crate) fn take_news(&mut self) -> Vec<String> {
+        let news = self.open.iter_mut().filter_map(|source| match &mut source.feed {
+            Feed::Kafka(kafka) => Some(kafka.take_news()),
+            _ => None,
+        });
+        news.flatten().collect()
     }
     /// What is there and cannot be read yet: files that may still grow.
     pub(crate) fn waiting(&self) -> Vec<PathBuf> {
@@ -312,6 +379,14 @@ impl Sources {
                 Feed::Recording { replay, log: None } => replay.read_before(end, records_max, bytes_max, &mut records)?,
                 Feed::Files(files) => files.read(records_max, bytes_max, &mut records)?,
                 Feed::Ordered(_) => ReadState::End,
+                Feed::Kafka(kafka) => {
+                    let known = kafka.topics().len();
+                    let state = kafka.read(records_max, bytes_max, &mut records)?;
+                    if kafka.topics().len() > known {
+                        source.readers.iter_mut().for_each(|reader| reader.meet(kafka.topics()));
+                    }
+                    state
+                }
                 Feed::Folder(folder) => {
                     let known = folder.topics().len();
                     let state = folder.read(records_max, bytes_max, &mut records)?;
@@ -323,6 +398,7 @@ impl Sources {
                 }
             };
             source.idle = state == ReadState::Idle;
+            source.behind = state == ReadState::Behind;
             source.ended = state == ReadState::End;
             if let Some(latest) = records.latest() {
                 clock.saw_record(latest);
@@ -335,34 +411,33 @@ impl Sources {
         }
         Ok(batches)
     }
-    /// One line per source and partition: table, topic, partition, records read, next offset, whether it has ended.
-    pub(crate) fn partitions(&self) -> Vec<(String, String, u32, u64, u64, bool)> {
+    /// One line per table and partition.
+    pub(crate) fn partitions(&self) -> Vec<PartitionLine> {
         let mut lines = Vec::new();
         for source in &self.open {
+            let notes = match &source.feed {
+                Feed::Kafka(kafka) => kafka.notes(),
+                _ => Vec::new(),
+            };
             for reader in &source.readers {
-                for progress in source.feed.source(reader).progress() {
-                    if let Some(topic) = reader.topics.name(progress.topic) {
-                        lines.push((
-                            reader.name.clone(),
-                            topic.to_string(),
-                            progress.partition,
-                            progress.records,
-                            progress.next_offset,
-                            progress.ended,
-                        ));
-                    }
+                for (place, progress) in source.feed.source(reader).progress().into_iter().enumerate() {
+                    let Some(topic) = reader.topics.name(progress.topic) else { continue };
+                    lines.push(PartitionLine {
+                        table: reader.name.clone(),
+                        source: topic.to_string(),
+                        partition: progress.partition,
+                        records: progress.records,
+                        next_offset: progress.next_offset,
+                        ended: progress.ended,
+                        lag: progress.lag,
+                        note: notes.get(place).cloned().unwrap_or_default(),
+                    });
                 }
             }
         }
         lines.sort();
         lines
     }
-}
-
-fn topic(name: &str, table: &Table) -> Result<String> {
-    let options = table.connector.clone().unwrap_or_default();
-    let topic = options.require("topic").map_err(|e| EngineError::new(format!("table \"{name}\": {e}"), e.help()))?;
-    Ok(topic.to_string())
 }
 
 /// Shares a tick's batches out to the workers: commands in contiguous parts, whose order within a key the positions restore.

@@ -1,11 +1,6 @@
 //! Statements that load and repair: COPY INTO, REPAIR TABLE, pipes.
 
-use std::io::Read;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-use crate::program::script;
+use crate::program::{Running, script, wait_for};
 
 const MEMBER: &str = "CREATE TABLE member (id INT, points DECIMAL(5, 2) NOT NULL, since DATE, PRIMARY KEY (id));
     CREATE DYNAMIC TABLE total AS SELECT SUM(points) AS points, COUNT(*) AS members FROM member;";
@@ -155,40 +150,6 @@ fn a_pipe_from_a_folder_ends_with_a_replay() {
     assert_eq!(lines[4], r#"[{"n":2}]"#);
     let run = script(folder.path(), &format!("{PIPE} DROP TABLE visit"), &[]);
     assert!(run.stderr.contains("\"visits\"") || run.stderr.contains("\"pages\""), "{}", run.stderr);
-}
-
-/// A run that goes on until it is stopped.
-struct Running(Child);
-impl Running {
-    fn start(folder: &Path, sql: &str) -> Running {
-        std::fs::write(folder.join("job.sql"), sql).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_deltaworks"));
-        command.current_dir(folder).args(["run", "job.sql"]).stderr(Stdio::piped()).stdout(Stdio::null());
-        Running(command.spawn().unwrap())
-    }
-    /// Asks for a clean stop; returns the exit code and what was said.
-    fn stop(mut self) -> (Option<i32>, String) {
-        let stopped = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
-        assert!(stopped.success());
-        let mut said = String::new();
-        self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (self.0.wait().unwrap().code(), said)
-    }
-}
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-    }
-}
-/// Waits until a file holds a text; gives up after long enough for any machine.
-fn wait_for(path: &Path, text: &str) {
-    for _ in 0..1200 {
-        if std::fs::read_to_string(path).is_ok_and(|found| found.contains(text)) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("{} never held {text}: {:?}", path.display(), std::fs::read_to_string(path));
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Runs the binary and reads what it leaves behind.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -48,6 +50,41 @@ pub(crate) fn shell(folder: &Path, sql: &str) -> Run {
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
+}
+/// A run that goes on until it is stopped.
+pub(crate) struct Running(Child, PathBuf);
+impl Running {
+    /// Writes a script into a folder and starts it. What it says goes to `said.txt`.
+    pub(crate) fn start(folder: &Path, sql: &str) -> Running {
+        std::fs::write(folder.join("job.sql"), sql).unwrap();
+        let said = folder.join("said.txt");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_deltaworks"));
+        command.current_dir(folder).args(["run", "job.sql"]).stdout(Stdio::null());
+        Running(command.stderr(File::create(&said).unwrap()).spawn().unwrap(), said)
+    }
+    /// Asks for a clean stop; returns the exit code and what was said.
+    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
+        let stopped = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
+        assert!(stopped.success());
+        let code = self.0.wait().unwrap().code();
+        (code, std::fs::read_to_string(&self.1).unwrap())
+    }
+}
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
+}
+/// Waits until a file holds a text; gives up after long enough for any machine.
+pub(crate) fn wait_for(path: &Path, text: &str) {
+    for _ in 0..1200 {
+        if std::fs::read_to_string(path).is_ok_and(|found| found.contains(text)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let said = std::fs::read_to_string(path.with_file_name("said.txt")).unwrap_or_default();
+    panic!("{} never held {text}: {:?}\n{said}", path.display(), std::fs::read_to_string(path));
 }
 /// A path of the repository.
 pub(crate) fn repository(path: &str) -> PathBuf {

@@ -1,0 +1,368 @@
+//! The thread that fetches: it owns the client, puts what comes into the inboxes, and sees to what happens to topics and
+//! brokers.
+//!
+//! Every partition has a queue of its own in the client. One whose inbox is full is not polled: then its queue fills up to
+//! its limit and the client stops asking the broker for more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::client::{Connection, EVENTS, Watch};
+use super::scan::{Scan, Topics};
+use super::shared::{Inbox, Shared, Standing};
+use super::source::IN_FLIGHT;
+use super::topics::{self, Span};
+use crate::error::{Error, Result};
+use crate::format::text::write_json_string;
+use crate::record::{NO_TIMESTAMP, Record, Records};
+
+/// How long the thread rests where nothing comes; what it looks after waits for that long.
+const REST: Duration = Duration::from_millis(100);
+/// Messages that are taken from a partition before the next one has its turn.
+const TURN: usize = 512;
+/// How often what became of brokers and lost topics is looked at.
+const HEALTH: Duration = Duration::from_secs(1);
+/// How often offsets are committed.
+const COMMIT: Duration = Duration::from_secs(5);
+
+/// A partition that is fetched.
+pub(super) struct Reading {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    /// None once it has ended.
+    pub(super) queue: Option<PartitionQueue<Watch>>,
+    /// Whether the queue may hold something.
+    pub(super) ready: Arc<AtomicBool>,
+    /// The offset of the next record.
+    pub(super) next: i64,
+    /// The offset before which it ends, and whether the log was that long when reading began.
+    pub(super) stop: Option<(i64, bool)>,
+    /// The topic or the partition went away.
+    pub(super) gone: bool,
+    /// Whether the broker did not know the topic when it was asked last.
+    pub(super) missing: bool,
+    /// Its log was once shorter than what was read of it.
+    pub(super) short: bool,
+}
+
+impl Reading {
+    /// Takes in a message, unless it was taken before or lies behind the end.
+    fn take(&mut self, message: &BorrowedMessage<'_>, inbox: &mut Inbox) {
+        if message.offset() < self.next {
+            return;
+        }
+        let inside = self.stop.is_none_or(|(stop, _)| message.offset() < stop);
+        if inside {
+            push(message, inbox.topic, &mut inbox.arrived);
+        }
+        self.next = message.offset() + i64::from(inside);
+        inbox.at.next = self.next;
+        inbox.at.high = inbox.at.high.max(self.next);
+        inbox.at.at_end = false;
+        inbox.at.ended = self.stop.is_some_and(|(stop, _)| self.next >= stop);
+    }
+}
+
+pub(super) struct Fetcher {
+    pub(super) connection: Connection,
+    pub(super) scan: Scan,
+    pub(super) wanted: Vec<Topics>,
+    pub(super) watch: Watch,
+    pub(super) shared: Arc<Shared>,
+    // Queues go before the client that they belong to.
+    pub(super) readings: Vec<Reading>,
+    pub(super) consumer: Arc<BaseConsumer<Watch>>,
+    pub(super) away: bool,
+    /// The topic whose turn it is to be looked at.
+    pub(super) turn: usize,
+    pub(super) committed: Vec<i64>,
+    pub(super) looked: Instant,
+    pub(super) committed_at: Instant,
+    pub(super) discovered: Instant,
+}
+
+impl Fetcher {
+    /// Reaches the brokers, finds the topics and where to begin, and begins.
+    pub(super) fn open(connection: &Connection, scan: &Scan, wanted: Vec<Topics>, shared: Arc<Shared>) -> Result<Fetcher> {
+        let watch = Watch::new();
+        // How many partitions share the space is known when they are known.
+        let consumer = consumer(connection, &watch, 1)?;
+        let found = topics::find(connection, &consumer, &wanted)?;
+        let partitions: Vec<(String, i32)> =
+            found.iter().flat_map(|(topic, partitions)| partitions.iter().map(|p| (topic.clone(), *p))).collect();
+        let spans = topics::spans(connection, &consumer, scan, &partitions)?;
+        drop(consumer);
+        let consumer = Arc::new(self::consumer(connection, &watch, partitions.len())?);
+        shared.lock().topics = found.keys().cloned().collect();
+        let now = Instant::now();
+        let mut fetcher = Fetcher {
+            connection: connection.clone(),
+            scan: scan.clone(),
+            wanted,
+            watch,
+            shared,
+            readings: Vec::new(),
+            consumer,
+            away: false,
+            turn: 0,
+            committed: Vec::new(),
+            looked: now,
+            committed_at: now,
+            discovered: now,
+        };
+        for ((topic, partition), span) in partitions.into_iter().zip(spans) {
+            fetcher.add(topic, partition, span, String::new())?;
+        }
+        Ok(fetcher)
+    }
+    /// Begins to read a partition.
+    pub(super) fn add(&mut self, topic: String, partition: i32, span: Span, note: String) -> Result<()> {
+        let Span { start, stop, high } = span;
+        let ended = stop.is_some_and(|(stop, _)| start >= stop);
+        let reading = Reading {
+            topic: topic.clone(),
+            partition,
+            queue: None,
+            ready: Arc::new(AtomicBool::new(true)),
+            next: start,
+            stop,
+            gone: false,
+            missing: false,
+            short: false,
+        };
+        self.readings.push(reading);
+        if !ended {
+            self.assign(self.readings.len() - 1)?;
+        }
+        let target = stop.map_or(high, |(stop, _)| stop);
+        let mut state = self.shared.lock();
+        let number = state.topics.iter().position(|name| *name == topic).unwrap_or_else(|| {
+            state.topics.push(topic);
+            state.topics.len() - 1
+        });
+        let at = Standing { next: start, target, high, at_end: false, ended };
+        state.inboxes.push(Inbox { topic: number as u32, partition, arrived: Records::new(), at, note });
+        Ok(())
+    }
+    /// Makes the client fetch a partition from its next offset on, into a queue of its own.
+    pub(super) fn assign(&mut self, index: usize) -> Result<()> {
+        let reading = &mut self.readings[index];
+        let (topic, partition) = (reading.topic.as_str(), reading.partition);
+        let failed = |error: KafkaError| broken(&format!("read topic \"{topic}\" partition {partition}"), &error);
+        // Before it is fetched: what came before would be in the common queue.
+        let mut queue = self.consumer.split_partition_queue(topic, partition);
+        if let Some(queue) = &mut queue {
+            let (ready, shared) = (Arc::clone(&reading.ready), Arc::clone(&self.shared));
+            queue.set_nonempty_callback(move || {
+                ready.store(true, Ordering::Release);
+                shared.fetch.ring();
+            });
+        }
+        reading.queue = queue;
+        reading.ready.store(true, Ordering::Release);
+        let list = one(topic, partition, Offset::Offset(reading.next)).map_err(failed)?;
+        self.consumer.incremental_assign(&list).map_err(failed)
+    }
+    pub(super) fn unassign(&mut self, index: usize) {
+        let reading = &mut self.readings[index];
+        if reading.queue.take().is_some() {
+            // Where it fails, the client does not have the partition any more.
+            let list = one(&reading.topic, reading.partition, Offset::Invalid);
+            let _ = list.and_then(|list| self.consumer.incremental_unassign(&list));
+        }
+    }
+
+    /// Fetches until it is told to stop.
+    pub(super) fn run(mut self) {
+        while !self.shared.lock().stop {
+            match self.round() {
+                Ok(true) => {}
+                Ok(false) => self.shared.fetch.wait(REST),
+                Err(failure) => {
+                    self.shared.lock().failure = Some(failure);
+                    self.shared.arrived.ring();
+                    return;
+                }
+            }
+        }
+        self.commit();
+    }
+    /// Looks at everything once; returns whether something came.
+    fn round(&mut self) -> Result<bool> {
+        self.events()?;
+        let mut moved = false;
+        for index in 0..self.readings.len() {
+            moved |= self.fetch(index)?;
+        }
+        if moved {
+            self.shared.arrived.ring();
+        }
+        if self.looked.elapsed() >= HEALTH {
+            self.looked = Instant::now();
+            self.health();
+        }
+        if self.committed_at.elapsed() >= COMMIT {
+            self.commit();
+        }
+        if self.shared.lock().retarget {
+            self.retarget();
+        }
+        if let Some(interval) = self.scan.discovery.filter(|_| !self.scan.is_bounded())
+            && self.discovered.elapsed() >= interval
+        {
+            self.discovered = Instant::now();
+            self.discover()?;
+        }
+        Ok(moved)
+    }
+    /// What the client has to say beside records.
+    fn events(&mut self) -> Result<()> {
+        let consumer = Arc::clone(&self.consumer);
+        for _ in 0..EVENTS {
+            match consumer.poll(Duration::ZERO) {
+                Some(Err(error)) => self.refused(&error)?,
+                Some(Ok(message)) => self.stray(&message),
+                None => {}
+            }
+        }
+        match self.watch.login_refused() {
+            Some(reason) => Err(self.connection.refused(reason)),
+            None => Ok(()),
+        }
+    }
+    /// A message that was not in its partition's queue came before those that are.
+    fn stray(&mut self, message: &BorrowedMessage<'_>) {
+        let of = |reading: &Reading| reading.partition == message.partition() && reading.topic == message.topic();
+        if let Some(index) = self.readings.iter().position(of) {
+            self.readings[index].take(message, &mut self.shared.lock().inboxes[index]);
+        }
+    }
+    /// Moves what came of a partition into its inbox; returns whether something did.
+    fn fetch(&mut self, index: usize) -> Result<bool> {
+        let room = IN_FLIGHT / self.readings.len();
+        let reading = &mut self.readings[index];
+        let Some(queue) = reading.queue.take() else { return Ok(false) };
+        let mut state = self.shared.lock();
+        let inbox = &mut state.inboxes[index];
+        if inbox.arrived.bytes() > room || !reading.ready.swap(false, Ordering::AcqRel) {
+            drop(state);
+            reading.queue = Some(queue);
+            return Ok(false);
+        }
+        let (mut came, mut trouble) = (0, None);
+        while came < TURN && inbox.arrived.bytes() <= room {
+            match queue.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => {
+                    came += 1;
+                    reading.take(&message, inbox);
+                    if inbox.at.ended {
+                        break;
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    came += 1;
+                    inbox.at.at_end = true;
+                    // Offsets may be left out: of transactions, and of what was compacted.
+                    inbox.at.ended = reading.stop.is_some_and(|(_, known)| known);
+                }
+                Some(Err(error)) => {
+                    trouble = Some(error);
+                    break;
+                }
+            }
+        }
+        let ended = inbox.at.ended;
+        drop(state);
+        reading.queue = Some(queue);
+        if came > 0 || trouble.is_some() {
+            reading.ready.store(true, Ordering::Release);
+        }
+        if ended {
+            self.unassign(index);
+        }
+        if came > 0 && self.away {
+            // Said before they may go again.
+            self.watch.answered();
+            self.look_at_brokers();
+        }
+        match trouble {
+            Some(error) => self.lost(index, &error).map(|()| true),
+            None => Ok(came > 0),
+        }
+    }
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "the thread that reads from it failed, which is a defect".to_owned();
+            self.shared.lock().failure = Some(Error::Client { reason });
+            self.shared.arrived.ring();
+        }
+    }
+}
+
+/// A consumer whose partitions share the space of a source.
+fn consumer(connection: &Connection, watch: &Watch, partitions: usize) -> Result<BaseConsumer<Watch>> {
+    let mut config = connection.consumer_config();
+    let share = (IN_FLIGHT / 1024 / partitions.max(1)).max(64);
+    for (name, value) in [
+        // Said to us instead of guessed: what is not there any more is told apart from what is new.
+        ("auto.offset.reset", "error".to_owned()),
+        ("queued.max.messages.kbytes", share.to_string()),
+        // A full queue is looked at again soon.
+        ("fetch.queue.backoff.ms", "10".to_owned()),
+        ("statistics.interval.ms", "1000".to_owned()),
+    ] {
+        if connection.get(name).is_none() || name == "auto.offset.reset" {
+            config.set(name, value);
+        }
+    }
+    config.create_with_context(watch.clone()).map_err(|error| connection.no_client(&error))
+}
+fn one(topic: &str, partition: i32, offset: Offset) -> std::result::Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, offset)?;
+    Ok(list)
+}
+pub(super) fn broken(action: &str, error: &KafkaError) -> Error {
+    Error::Kafka { action: action.to_owned(), reason: error.to_string() }
+}
+
+/// Adds a message to records.
+fn push(message: &BorrowedMessage<'_>, topic: u32, into: &mut Records) {
+    let headers = message.headers().map(|headers| {
+        let mut text = vec![b'{'];
+        for header in headers.iter() {
+            if text.len() > 1 {
+                text.push(b',');
+            }
+            write_json_string(header.key, &mut text);
+            text.push(b':');
+            match header.value {
+                Some(value) => write_json_string(&String::from_utf8_lossy(value), &mut text),
+                None => text.extend_from_slice(b"null"),
+            }
+        }
+        text.push(b'}');
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    into.push(Record {
+        topic,
+        partition: u32::try_from(message.partition()).unwrap_or_default(),
+        offset: u64::try_from(message.offset()).unwrap_or_default(),
+        timestamp: message.timestamp().to_millis().unwrap_or(NO_TIMESTAMP),
+        key: message.key(),
+        value: message.payload(),
+        headers: headers.as_deref(),
+        broken: None,
+    });
+}

@@ -1,0 +1,227 @@
+//! Which partitions there are, and where reading them begins and ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::client::{Connection, Watch, connect};
+use super::fetch::broken;
+use super::scan::{Bound, Scan, Startup, Topics};
+use crate::error::{Error, Result};
+
+/// How long a topic may take to be known everywhere after it was made.
+const SETTLING: Duration = Duration::from_secs(2);
+/// How long a question about offsets may take.
+const QUESTION: Duration = Duration::from_secs(10);
+/// Topics that an error names.
+const NAMED: usize = 10;
+
+/// Topics and their partitions, both in order.
+pub(super) type Found = BTreeMap<String, Vec<i32>>;
+
+/// Where a partition is read.
+pub(super) struct Span {
+    /// The first offset.
+    pub(super) start: i64,
+    /// The offset before which reading ends, and whether the log is that long.
+    pub(super) stop: Option<(i64, bool)>,
+    /// The offset after the last record that is there.
+    pub(super) high: i64,
+}
+
+/// The partitions of the topics that are wanted. This is the first that is asked of the brokers.
+///
+/// # Errors
+/// No broker answers; a topic that is not there; a pattern that matches none.
+pub(super) fn find(connection: &Connection, consumer: &BaseConsumer<Watch>, wanted: &[Topics]) -> Result<Found> {
+    let start = Instant::now();
+    loop {
+        let metadata = ask(wanted).map(|topic| connect(connection, consumer, topic)).collect::<Result<Vec<_>>>()?;
+        let (found, missing) = collect(wanted, &metadata);
+        if let Some((topic, code)) = missing.iter().find(|(_, code)| *code != RDKafkaErrorCode::UnknownTopicOrPartition) {
+            return Err(broken(&format!("read topic \"{topic}\""), &KafkaError::MetadataFetch(*code)));
+        }
+        let Some((topic, _)) = missing.into_iter().next() else { return Ok(found) };
+        if start.elapsed() >= SETTLING {
+            let all = connect(connection, consumer, None)?;
+            let names = all.topics().iter().map(|topic| topic.name()).filter(|name| !name.starts_with("__"));
+            let known: BTreeSet<String> = names.map(str::to_owned).collect();
+            let known = known.into_iter().take(NAMED).collect();
+            return Err(Error::UnknownTopic { topic, brokers: connection.brokers().to_owned(), known });
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+/// The same later, without waiting for anything.
+pub(super) fn find_now(
+    consumer: &BaseConsumer<Watch>,
+    wanted: &[Topics],
+    patience: Duration,
+) -> std::result::Result<Found, KafkaError> {
+    let metadata =
+        ask(wanted).map(|topic| consumer.fetch_metadata(topic, patience)).collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(collect(wanted, &metadata).0)
+}
+/// The topics to ask for, one by one; a pattern needs all.
+fn ask(wanted: &[Topics]) -> impl Iterator<Item = Option<&str>> {
+    let all = wanted.iter().any(|topics| matches!(topics, Topics::Pattern(_)));
+    let names: BTreeSet<&str> = wanted.iter().flat_map(|topics| topics.names()).map(String::as_str).collect();
+    all.then_some(None).into_iter().chain(names.into_iter().filter(move |_| !all).map(Some))
+}
+/// What is there of what is wanted, and what is not, with the reason.
+fn collect(wanted: &[Topics], answers: &[Metadata]) -> (Found, Vec<(String, RDKafkaErrorCode)>) {
+    let (mut found, mut errors) = (Found::new(), BTreeMap::new());
+    for topic in answers.iter().flat_map(|metadata| metadata.topics()) {
+        let name = topic.name();
+        // Topics that begin so are Kafka's own: only who names them has them.
+        let own = name.starts_with("__") && !wanted.iter().any(|topics| topics.names().iter().any(|other| other == name));
+        if own || !wanted.iter().any(|topics| topics.matches(name)) {
+            continue;
+        }
+        if let Some(error) = topic.error() {
+            errors.insert(name.to_owned(), RDKafkaErrorCode::from(error));
+        }
+        let mut partitions: Vec<i32> = topic.partitions().iter().map(|partition| partition.id()).collect();
+        partitions.sort_unstable();
+        if !partitions.is_empty() {
+            found.insert(name.to_owned(), partitions);
+        }
+    }
+    let unknown = RDKafkaErrorCode::UnknownTopicOrPartition;
+    let reason = |name: &str| errors.get(name).copied().unwrap_or(unknown);
+    let mut missing = Vec::new();
+    for topics in wanted {
+        match topics {
+            Topics::List(names) => {
+                let absent = names.iter().filter(|name| !found.contains_key(*name));
+                missing.extend(absent.map(|name| (name.clone(), reason(name))));
+            }
+            Topics::Pattern(regex) if !found.keys().any(|name| regex.is_match(name)) => {
+                missing.push((regex.as_str().to_owned(), unknown));
+            }
+            Topics::Pattern(_) => {}
+        }
+    }
+    (found, missing)
+}
+
+/// Where reading begins and ends, in the order of the partitions.
+///
+/// # Errors
+/// Brokers that do not say; offsets that cannot be.
+pub(super) fn spans(
+    connection: &Connection,
+    consumer: &BaseConsumer<Watch>,
+    scan: &Scan,
+    partitions: &[(String, i32)],
+) -> Result<Vec<Span>> {
+    let questions = Questions { connection, consumer, partitions };
+    let logs = questions.logs()?;
+    let starts = questions.starts(&scan.startup, &logs)?;
+    let stops = questions.stops(&scan.bound, &logs)?;
+    let span = |((start, stop), (_, high)): ((i64, Option<i64>), &(i64, i64))| {
+        let stop = stop.map(|stop| (stop, stop <= *high));
+        Span { start, stop, high: *high }
+    };
+    Ok(starts.into_iter().zip(stops).zip(&logs).map(span).collect())
+}
+
+struct Questions<'a> {
+    connection: &'a Connection,
+    consumer: &'a BaseConsumer<Watch>,
+    partitions: &'a [(String, i32)],
+}
+impl Questions<'_> {
+    /// The first offset of each partition and the one after the last.
+    fn logs(&self) -> Result<Vec<(i64, i64)>> {
+        let log = |(topic, partition): &(String, i32)| {
+            let answer = self.consumer.fetch_watermarks(topic, *partition, QUESTION);
+            answer
+                .map_err(|error| broken(&format!("ask for the offsets of topic \"{topic}\" partition {partition}"), &error))
+        };
+        self.partitions.iter().map(log).collect()
+    }
+    fn starts(&self, startup: &Startup, logs: &[(i64, i64)]) -> Result<Vec<i64>> {
+        let earliest = logs.iter().map(|(low, _)| *low);
+        let latest = logs.iter().map(|(_, high)| *high);
+        match startup {
+            Startup::Earliest => Ok(earliest.collect()),
+            Startup::Latest => Ok(latest.collect()),
+            Startup::Timestamp(millis) => {
+                Ok(self.at(*millis)?.into_iter().zip(latest).map(|(at, high)| at.unwrap_or(high)).collect())
+            }
+            Startup::Offsets(offsets) => {
+                let start = |((topic, partition), (low, high)): (&(String, i32), &(i64, i64))| {
+                    let start = offsets.get(partition).copied().unwrap_or(*low);
+                    if (*low..=*high).contains(&start) {
+                        return Ok(start);
+                    }
+                    let action = format!("begin to read topic \"{topic}\" partition {partition} at offset {start}");
+                    Err(Error::Kafka { action, reason: format!("it holds offsets {low} to {high}") })
+                };
+                self.partitions.iter().zip(logs).map(start).collect()
+            }
+            Startup::Group => {
+                let otherwise = self.connection.get("auto.offset.reset").unwrap_or_default();
+                let start = |((at, (topic, partition)), (low, high))| match (at, otherwise) {
+                    (Some(at), _) => Ok(at),
+                    (None, "earliest" | "smallest" | "beginning") => Ok(low),
+                    (None, "latest" | "largest" | "end") => Ok(high),
+                    (None, _) => Err(Error::NoCommittedOffset {
+                        group: self.connection.group().unwrap_or_default().to_owned(),
+                        topic: String::clone(topic),
+                        partition,
+                    }),
+                };
+                let partitions = self.partitions.iter().map(|(topic, partition)| (topic, *partition));
+                self.committed()?.into_iter().zip(partitions).zip(logs.iter().copied()).map(start).collect()
+            }
+        }
+    }
+    fn stops(&self, bound: &Bound, logs: &[(i64, i64)]) -> Result<Vec<Option<i64>>> {
+        let latest = logs.iter().map(|(_, high)| *high);
+        let or_latest =
+            |at: Vec<Option<i64>>| at.into_iter().zip(latest.clone()).map(|(at, high)| Some(at.unwrap_or(high))).collect();
+        Ok(match bound {
+            Bound::Never => vec![None; logs.len()],
+            Bound::Latest => latest.map(Some).collect(),
+            Bound::Timestamp(millis) => or_latest(self.at(*millis)?),
+            Bound::Group => or_latest(self.committed()?),
+            Bound::Offsets(offsets) => {
+                or_latest(self.partitions.iter().map(|(_, partition)| offsets.get(partition).copied()).collect())
+            }
+        })
+    }
+    /// The offsets of the first records that are not older than so many milliseconds since 1970.
+    fn at(&self, millis: i64) -> Result<Vec<Option<i64>>> {
+        self.ask("ask for offsets by time", Offset::Offset(millis), |list| self.consumer.offsets_for_times(list, QUESTION))
+    }
+    fn committed(&self) -> Result<Vec<Option<i64>>> {
+        let action = format!("ask for the offsets of group \"{}\"", self.connection.group().unwrap_or_default());
+        self.ask(&action, Offset::Invalid, |list| self.consumer.committed_offsets(list, QUESTION))
+    }
+    fn ask(
+        &self,
+        action: &str,
+        offset: Offset,
+        answer: impl Fn(TopicPartitionList) -> std::result::Result<TopicPartitionList, KafkaError>,
+    ) -> Result<Vec<Option<i64>>> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in self.partitions {
+            list.add_partition_offset(topic, *partition, offset).map_err(|error| broken(action, &error))?;
+        }
+        let answered = answer(list).map_err(|error| broken(action, &error))?;
+        let offset = |(topic, partition): &(String, i32)| {
+            let element = answered.find_partition(topic, *partition);
+            match element.map(|element| element.offset()) {
+                Some(Offset::Offset(offset)) => Some(offset),
+                _ => None,
+            }
+        };
+        Ok(self.partitions.iter().map(offset).collect())
+    }
+}

@@ -1,0 +1,221 @@
+//! What a fetching thread looks after beside records: brokers that go and come, topics that go, come and grow, offsets that
+//! are not there, and the group's.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::fetch::{Fetcher, broken};
+use super::shared::Standing;
+use super::topics::{self, Span};
+use crate::error::{Error, Result};
+
+/// How long a question to the broker may block fetching.
+const QUESTION: Duration = Duration::from_secs(3);
+
+impl Fetcher {
+    /// A partition cannot be fetched.
+    pub(super) fn lost(&mut self, index: usize, error: &KafkaError) -> Result<()> {
+        self.refused(error)?;
+        use RDKafkaErrorCode as Code;
+        match error.rdkafka_error_code() {
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation) => self.restore(index, true),
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId) => {
+                self.set_gone(index);
+                Ok(())
+            }
+            // A connection that broke: the client makes another.
+            _ => Ok(()),
+        }
+    }
+    fn set_gone(&mut self, index: usize) {
+        let reading = &mut self.readings[index];
+        if std::mem::replace(&mut reading.gone, true) {
+            return;
+        }
+        let name = reading.topic.clone();
+        self.shared.lock().inboxes[index].note = "not there".to_owned();
+        let first = self.readings.iter().filter(|other| other.gone && other.topic == name).count() == 1;
+        if first {
+            self.say(format!("warning: topic \"{name}\" is not there any more; it is waited for"));
+        }
+    }
+    /// An error that no patience mends.
+    pub(super) fn refused(&self, error: &KafkaError) -> Result<()> {
+        use RDKafkaErrorCode as Code;
+        match error.rdkafka_error_code() {
+            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
+                Err(broken(&format!("read from Kafka at \"{}\"", self.connection.brokers()), error))
+            }
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => Err(broken("go on reading from Kafka", error)),
+            _ => Ok(()),
+        }
+    }
+    /// Finds where a partition goes on that was gone, or whose next offset the broker did not have.
+    fn restore(&mut self, index: usize, out_of_range: bool) -> Result<()> {
+        let (topic, partition) = (self.readings[index].topic.clone(), self.readings[index].partition);
+        let Ok((low, high)) = self.consumer.fetch_watermarks(&topic, partition, QUESTION) else {
+            // Looked at again with everybody's health; by then more may have come.
+            self.readings[index].short |= out_of_range;
+            self.set_gone(index);
+            return Ok(());
+        };
+        let next = self.readings[index].next;
+        let short = std::mem::take(&mut self.readings[index].short) || out_of_range || next > high;
+        self.readings[index].gone = false;
+        let note = if next >= low && !short {
+            String::new()
+        } else if self.readings[index].stop.is_some() {
+            return Err(Error::Kafka {
+                action: format!("read topic \"{topic}\" partition {partition} to the end that it had"),
+                reason: format!("it holds offsets {low} to {high} now, and {next} was next"),
+            });
+        } else if next >= low {
+            self.say(format!(
+                "warning: topic \"{topic}\" partition {partition} was made anew: it did not have offset {next}, which was next; \
+                 it is read from its beginning"
+            ));
+            format!("made anew, read from offset {low}")
+        } else {
+            self.say(format!(
+                "warning: topic \"{topic}\" partition {partition} lost offsets {next} to {low} to its retention before they were read"
+            ));
+            format!("lost offsets {next} to {low}")
+        };
+        if !note.is_empty() {
+            self.readings[index].next = low;
+        }
+        let next = self.readings[index].next;
+        let mut state = self.shared.lock();
+        let inbox = &mut state.inboxes[index];
+        inbox.at = Standing { next, target: 0, high, ..inbox.at };
+        inbox.note = note;
+        drop(state);
+        self.unassign(index);
+        self.assign(index)
+    }
+
+    /// Says that brokers went or came.
+    pub(super) fn look_at_brokers(&mut self) {
+        let (unreachable, brokers) = (self.watch.unreachable(), self.connection.brokers());
+        match &unreachable {
+            Some(reason) if !self.away => {
+                self.say(format!("warning: Kafka at \"{brokers}\" does not answer: {reason}; trying on"));
+            }
+            None if self.away => self.say(format!("warning: Kafka at \"{brokers}\" answers again")),
+            _ => {}
+        }
+        self.away = unreachable.is_some();
+        self.shared.lock().away = self.away;
+    }
+    /// Looks after brokers, and topics that are waited for.
+    pub(super) fn health(&mut self) {
+        self.look_at_brokers();
+        let mut state = self.shared.lock();
+        for (reading, inbox) in self.readings.iter().zip(&mut state.inboxes) {
+            if let Some(end) = self.watch.end_of(&reading.topic, reading.partition) {
+                inbox.at.high = end.max(reading.next);
+            }
+        }
+        drop(state);
+        if !self.away {
+            self.look_at_topics();
+        }
+    }
+    /// Asks whether topics are there: those that are waited for, and of the others one each time. The client does not say
+    /// that a topic went while another of its name came, and would go on in the middle of that one.
+    fn look_at_topics(&mut self) {
+        let topics: BTreeSet<String> = self.readings.iter().map(|reading| reading.topic.clone()).collect();
+        self.turn = (self.turn + 1) % topics.len().max(1);
+        for (turn, topic) in topics.into_iter().enumerate() {
+            let of: Vec<usize> = (0..self.readings.len()).filter(|index| self.readings[*index].topic == topic).collect();
+            let waited_for = of.iter().any(|index| self.readings[*index].gone || self.readings[*index].missing);
+            if turn != self.turn && !waited_for {
+                continue;
+            }
+            let Ok(metadata) = self.consumer.fetch_metadata(Some(&topic), QUESTION) else { continue };
+            let there = metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty());
+            for index in of {
+                if there {
+                    self.readings[index].missing = false;
+                    if self.readings[index].gone
+                        && let Err(failure) = self.restore(index, false)
+                    {
+                        self.shared.lock().failure = Some(failure);
+                    }
+                } else if std::mem::replace(&mut self.readings[index].missing, true) {
+                    // Twice in a row: no broker that has just started and does not know its topics yet.
+                    self.readings[index].short = true;
+                    self.set_gone(index);
+                }
+            }
+        }
+    }
+    /// What the broker has now is what the reader waits for.
+    pub(super) fn retarget(&mut self) {
+        let mut targets = Vec::with_capacity(self.readings.len());
+        for reading in &self.readings {
+            match self.consumer.fetch_watermarks(&reading.topic, reading.partition, QUESTION) {
+                Ok((_, high)) => targets.push(high),
+                // Asked again in the next round.
+                Err(_) if !reading.gone => return,
+                Err(_) => targets.push(0),
+            }
+        }
+        let mut state = self.shared.lock();
+        for ((inbox, high), reading) in state.inboxes.iter_mut().zip(targets).zip(&self.readings) {
+            inbox.at.high = inbox.at.high.max(high);
+            if reading.stop.is_none() && high > inbox.at.next {
+                inbox.at.target = high;
+                inbox.at.at_end = false;
+            }
+        }
+        state.retarget = false;
+        drop(state);
+        self.shared.arrived.ring();
+    }
+    /// Looks for topics and partitions that are new.
+    pub(super) fn discover(&mut self) -> Result<()> {
+        let Ok(found) = topics::find_now(&self.consumer, &self.wanted, QUESTION) else { return Ok(()) };
+        let known: BTreeSet<(String, i32)> = self.readings.iter().map(|r| (r.topic.clone(), r.partition)).collect();
+        for (topic, partitions) in found {
+            let new: Vec<i32> = partitions.into_iter().filter(|p| !known.contains(&(topic.clone(), *p))).collect();
+            if new.is_empty() {
+                continue;
+            }
+            let names = new.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
+            self.say(format!("warning: topic \"{topic}\" has a new partition {names}; it is read from its beginning"));
+            for partition in new {
+                let span = Span { start: 0, stop: None, high: 0 };
+                self.add(topic.clone(), partition, span, "added while reading".to_owned())?;
+            }
+        }
+        Ok(())
+    }
+    /// Writes down in the group how far records were taken. It is for people and their tools: nothing here relies on it.
+    pub(super) fn commit(&mut self) {
+        self.committed_at = Instant::now();
+        let taken = self.shared.lock().taken.clone();
+        if self.connection.group().is_none() || self.away || taken == self.committed {
+            return;
+        }
+        let mut list = TopicPartitionList::new();
+        for (reading, next) in self.readings.iter().zip(&taken) {
+            let added = list.add_partition_offset(&reading.topic, reading.partition, Offset::Offset(*next));
+            if added.is_err() {
+                return;
+            }
+        }
+        // One that fails is made up for by the next.
+        if self.consumer.commit(&list, CommitMode::Async).is_ok() {
+            self.committed = taken;
+        }
+    }
+    pub(super) fn say(&self, news: String) {
+        self.shared.lock().news.push(news);
+        self.shared.arrived.ring();
+    }
+}
