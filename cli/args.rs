@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use deltaworks_engine::{ClockMode, EngineError, Options, OutputFormat};
+use deltaworks_engine::{ClockMode, EngineError, Options, OutputFormat, RecordOptions};
 
 /// Keeps the answers of SQL queries exact while Kafka topics, change streams and files change underneath.
 #[derive(Parser)]
@@ -48,17 +48,7 @@ pub(crate) enum Command {
         options: RunArguments,
     },
     /// Writes topics down as a recording.
-    Record {
-        /// The brokers, host:port,..
-        #[arg(long)]
-        brokers: String,
-        /// A topic; repeat for several.
-        #[arg(long, required = true)]
-        topic: Vec<String>,
-        /// Where to.
-        #[arg(long)]
-        out: PathBuf,
-    },
+    Record(RecordArguments),
 }
 
 impl Command {
@@ -69,9 +59,77 @@ impl Command {
             | Command::Explain { options, .. }
             | Command::Bench { options, .. }
             | Command::Shell { options } => Some(options),
-            Command::Record { .. } => None,
+            Command::Record(_) => None,
         }
     }
+}
+
+#[derive(Args)]
+pub(crate) struct RecordArguments {
+    /// The brokers, host:port,..
+    #[arg(long)]
+    brokers: String,
+    /// A topic; repeat for several.
+    #[arg(long, required = true)]
+    topic: Vec<String>,
+    /// Where to: a folder that is empty or not there yet.
+    #[arg(long)]
+    out: PathBuf,
+    /// Begin at the records of this time, such as '2026-06-06 00:00:00', or at "latest". Without it: at the earliest.
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Stop before the records of this time.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Stop after this many records.
+    #[arg(long, value_name = "N")]
+    records: Option<u64>,
+    /// Stop at what the topics hold now. Without this, --until and --records it goes on until Ctrl-C.
+    #[arg(long, conflicts_with = "until")]
+    end: bool,
+    /// Compress with zstd.
+    #[arg(long)]
+    compress: bool,
+    /// A setting of the client, as in security.protocol=SASL_SSL; repeat for several.
+    #[arg(long, value_name = "NAME=VALUE")]
+    property: Vec<String>,
+}
+
+impl RecordArguments {
+    /// What the arguments ask for.
+    pub(crate) fn options(&self) -> Result<RecordOptions, EngineError> {
+        let mut options = Vec::new();
+        for property in &self.property {
+            let (name, value) = property.split_once('=').ok_or_else(|| {
+                EngineError::new(format!("--property takes NAME=VALUE, not \"{property}\""), "write --property NAME=VALUE")
+            })?;
+            options.push((format!("properties.{name}"), value.to_string()));
+        }
+        match self.from.as_deref() {
+            None => {}
+            Some("latest") => options.push(("scan.startup.mode".into(), "latest-offset".into())),
+            Some(time) => {
+                options.push(("scan.startup.mode".into(), "timestamp".into()));
+                let millis = instant("--from", time)?.div_euclid(1000);
+                options.push(("scan.startup.timestamp-millis".into(), millis.to_string()));
+            }
+        }
+        Ok(RecordOptions {
+            brokers: self.brokers.clone(),
+            topics: self.topic.clone(),
+            options,
+            out: self.out.clone(),
+            compressed: self.compress,
+            to_end: self.end,
+            until: self.until.as_deref().map(|time| instant("--until", time)).transpose()?,
+            records: self.records,
+        })
+    }
+}
+fn instant(name: &str, text: &str) -> Result<i64, EngineError> {
+    deltaworks_engine::parse_instant(text).ok_or_else(|| {
+        EngineError::new(format!("{name} cannot be \"{text}\""), "it is a time such as '2026-06-06 00:00:00'")
+    })
 }
 
 #[derive(Args)]
@@ -136,6 +194,7 @@ impl RunArguments {
         self.refuse_unsupported()?;
         let mut options = Options {
             replay: self.replay.clone(),
+            record: self.record.clone(),
             replay_speed: self.speed()?,
             tick_records: self.tick_records as usize,
             clock: self.clock.as_deref().map(clock).transpose()?,
@@ -182,7 +241,6 @@ impl RunArguments {
     }
     fn refuse_unsupported(&self) -> Result<(), EngineError> {
         let asked = [
-            ("--record", self.record.is_some()),
             ("--state", self.state.is_some()),
             ("--checkpoint-interval", self.checkpoint_interval.is_some()),
             ("--hosts", self.hosts.is_some()),

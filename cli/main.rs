@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
-use deltaworks_engine::{Engine, EngineError, Measuring, Results, print_results, read_job};
+use deltaworks_engine::{Engine, EngineError, Measuring, Results, print_results, read_job, record};
 
 use args::{Arguments, Command, RunArguments};
 
@@ -78,10 +78,25 @@ fn command(arguments: Arguments) -> Result<(), EngineError> {
             Ok(())
         }
         Command::Shell { options } => shell::run(&options),
-        Command::Record { .. } => {
-            Err(EngineError::new("recording from a broker is not supported yet", "copy a recording made elsewhere"))
+        Command::Record(arguments) => {
+            let options = arguments.options()?;
+            let records = record(&options, &mut |news| eprintln!("{news}"), &*stop_signal()?)?;
+            eprintln!("{records} records recorded in {}", options.out.display());
+            Ok(())
         }
     }
+}
+
+/// What the first Ctrl-C sets; the second ends the process.
+fn stop_signal() -> Result<Arc<AtomicBool>, EngineError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let armed = signal_hook::flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED, Arc::clone(&stop));
+        armed
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .map_err(|e| EngineError::new(format!("could not listen for signals: {e}"), ""))?;
+    }
+    Ok(stop)
 }
 
 fn run(job: &std::path::Path, arguments: &RunArguments) -> Result<(), EngineError> {
@@ -96,13 +111,7 @@ fn engine(arguments: &RunArguments) -> Result<Engine, EngineError> {
 /// The same, with result sets going elsewhere.
 fn engine_with(arguments: &RunArguments, results: Results) -> Result<Engine, EngineError> {
     arguments.check_folders()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        let armed = signal_hook::flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED, Arc::clone(&stop));
-        armed
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .map_err(|e| EngineError::new(format!("could not listen for signals: {e}"), ""))?;
-    }
+    let stop = stop_signal()?;
     // Without a terminal only warnings are said, and what statements write.
     let quiet = !std::io::stderr().is_terminal();
     let say = move |text: &str| {

@@ -15,6 +15,7 @@
 //! | `explain_analyze` | the rows and failures of every operator |
 //! | `identity` | the identity function on real person records, where they are there |
 //! | `kafka` | jobs against a real broker; `broker` starts it |
+//! | `recording` | `--record`, `deltaworks record` |
 //! | `real_input` | the jobs on real data, where it is there |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -45,6 +46,8 @@ mod mission;
 mod program;
 #[path = "end_to_end/real_input.rs"]
 mod real_input;
+#[path = "end_to_end/recording.rs"]
+mod recording;
 #[path = "end_to_end/replay.rs"]
 mod replay;
 #[path = "end_to_end/retention.rs"]

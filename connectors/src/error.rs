@@ -48,6 +48,12 @@ pub enum Error {
         /// The topic's folder.
         path: PathBuf,
     },
+    /// A recording would go into a folder that holds something.
+    #[error("\"{path}\" is not empty")]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A file in the folder of a recorded topic is no partition.
     #[error("\"{path}\" is not a recorded partition")]
     NotAPartition {
@@ -223,6 +229,7 @@ impl Error {
             Error::PartitionTwice { partition, .. } => {
                 format!("remove one of \"{partition}.jsonl\" and \"{partition}.jsonl.zst\"")
             }
+            Error::NotEmpty { .. } => "record into a folder of its own: what is in this one stays as it is".into(),
             Error::NotAPartition { .. } => {
                 "a topic's folder holds <partition>.jsonl and <partition>.jsonl.zst only, e.g. 0.jsonl".into()
             }

@@ -43,6 +43,7 @@ pub use format::text::{JsonRows, OutputFormat, ResultSet, ResultWriter, write_js
 pub use options::Options;
 pub use ordered::OrderedFiles;
 pub use record::{NO_TIMESTAMP, Record, Records};
+pub use recorded::writer::Recording;
 pub use recorded::{RecordedTick, Replay, TickLog};
 pub use sink::{ChangeSink, SinkSpec};
 pub use source::{PartitionProgress, ReadState, RecordSource};

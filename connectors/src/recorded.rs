@@ -352,3 +352,4 @@ impl TickLog {
 
 #[cfg(test)]
 mod tests;
+pub mod writer;

@@ -247,6 +247,9 @@ impl Engine {
             .map(|(name, entry)| (name.clone(), entry))
             .collect();
         self.sources.start(&self.options, &wanted)?;
+        if self.options.record.is_some() && self.sources.reads_files() {
+            self.say("warning: files are not recorded: a replay reads them again, in ticks of its own");
+        }
         for (name, pipe) in &self.catalog.pipes {
             let table = self.catalog.get(&pipe.target).and_then(|entry| entry.table());
             if let (Some(folder), Some(table), false) = (&pipe.folder, table, self.sources.is_started(name)) {
@@ -270,7 +273,7 @@ impl Engine {
             self.report_news();
             let resting = self.sources.is_resting();
             if !resting || !batches.is_empty() || ticked.elapsed() >= IDLE_TICK {
-                let tick = self.send_tick(batches)?;
+                let tick = self.send_read(batches)?;
                 ticked = Instant::now();
                 // The next tick may be long in coming: sinks do not wait for it. Neither do they for the end of a stream.
                 if self.sources.is_paced() || self.sources.is_live() && handed_on.elapsed() >= HAND_ON {
@@ -304,6 +307,7 @@ impl Engine {
     fn hand_on(&mut self, tick: Time) -> Result<()> {
         self.host.wait_complete(tick)?;
         self.write_sinks()?;
+        self.sources.flush_recording()?;
         self.sinks.values_mut().try_for_each(OpenSink::flush)
     }
     fn report_changed_files(&mut self) {
@@ -322,7 +326,17 @@ impl Engine {
     }
     /// Starts a tick with these batches.
     pub(crate) fn send_tick(&mut self, batches: Vec<(InputId, InputBatch)>) -> Result<Time> {
-        let now = self.clock.now();
+        self.clock.now();
+        self.send_now(batches)
+    }
+    /// Starts a tick with what the sources have just given, at the instant at which they gave it, and notes it.
+    fn send_read(&mut self, batches: Vec<(InputId, InputBatch)>) -> Result<Time> {
+        let tick = self.send_now(batches)?;
+        self.sources.note_tick(tick, self.clock.last())?;
+        Ok(tick)
+    }
+    fn send_now(&mut self, batches: Vec<(InputId, InputBatch)>) -> Result<Time> {
+        let now = self.clock.last();
         let clocks: Vec<(InputId, i64)> = self.clocks.values().map(|id| (*id, now)).collect();
         let tick = ticks::send(&mut self.host, batches, &clocks)?;
         self.write_sinks()?;
@@ -345,6 +359,7 @@ impl Engine {
         self.start_sources()?;
         self.drain(Until::End)?;
         self.settle()?;
+        self.sources.finish_recording()?;
         self.await_calls()?;
         let mut lines = Vec::new();
         for sink in self.sinks.values_mut() {

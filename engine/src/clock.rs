@@ -17,6 +17,12 @@ impl Clock {
     pub(crate) fn is_of_records(&self) -> bool {
         self.mode == ClockMode::Replay
     }
+    /// Follows the clock of a recorded tick, in microseconds.
+    pub(crate) fn saw_tick(&mut self, clock_us: i64) {
+        if self.mode == ClockMode::Replay {
+            self.newest = self.newest.max(clock_us);
+        }
+    }
     /// Notes a record timestamp, in milliseconds.
     pub(crate) fn saw_record(&mut self, timestamp_ms: i64) {
         if self.mode == ClockMode::Replay {
@@ -26,6 +32,10 @@ impl Clock {
     /// Moves the clock on; the machine's own goes on from there once it has caught up.
     pub(crate) fn advance(&mut self, microseconds: i64) {
         self.newest = self.now().saturating_add(microseconds);
+    }
+    /// The instant that [`now`](Self::now) returned last.
+    pub(crate) fn last(&self) -> i64 {
+        self.newest
     }
     /// The present instant, in microseconds since 1970-01-01 00:00:00 UTC.
     pub(crate) fn now(&mut self) -> i64 {

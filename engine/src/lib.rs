@@ -14,6 +14,7 @@
 //! | `ticks.rs` | sources start, their records become ticks; back-pressure |
 //! | `topics.rs` | tables that read topics: which ones, of which brokers or recordings |
 //! | `reader.rs` | records of a table become commands and dead letters |
+//! | `record.rs` | topics into a recording, without a job |
 //! | `sinks.rs` | sinks that are open: changes of complete ticks are written |
 //! | `pace.rs` | how fast a replay goes |
 //! | `bench.rs` | how long single changes take |
@@ -53,6 +54,7 @@ mod pace;
 mod pipe;
 mod query;
 mod reader;
+mod record;
 mod repair;
 mod script;
 mod show;
@@ -68,4 +70,5 @@ pub use deltaworks_connectors::format::text::{OutputFormat, ResultSet, write_pla
 pub use deltaworks_dataflow::{DataType, Datum};
 pub use error::EngineError;
 pub use options::{ClockMode, Evaluation, Options};
+pub use record::{RecordOptions, record};
 pub use script::{Engine, Messages, Results, print_results, read_job};

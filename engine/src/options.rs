@@ -32,6 +32,8 @@ pub enum Evaluation {
 pub struct Options {
     /// Read Kafka tables from recorded topics in this folder.
     pub replay: Option<PathBuf>,
+    /// Write down what is read from topics, with the ticks, in this folder.
+    pub record: Option<PathBuf>,
     /// How many times faster than it was recorded a replay goes; None: as fast as it can.
     pub replay_speed: Option<f64>,
     /// Records that a replay puts into a tick.
@@ -58,6 +60,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             replay: None,
+            record: None,
             replay_speed: None,
             tick_records: 8192,
             clock: None,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use deltaworks_connectors::format::text::{OutputFormat, ResultSet, ResultWriter};
+use deltaworks_connectors::recorded::writer::Recording;
 use deltaworks_dataflow::host::{Host, InputId};
 use deltaworks_sql::lower::JoinStrategy;
 use deltaworks_sql::parser::{Name, Spanned, Statement, identities, parse_script, substitute, table_names};
@@ -84,14 +85,17 @@ impl Engine {
         let clock = options.clock.unwrap_or(if options.replay.is_some() { ClockMode::Replay } else { ClockMode::System });
         let session = Session::new(timezone)?;
         session.create_schema(catalog::DEFAULT_SCHEMA)?;
+        let pace = options.replay_speed.map(|speed| Pace::new(speed, Box::new(WallTimer::new(Arc::clone(&stop)))));
+        let mut sources = Sources::new(pace);
+        if let Some(dir) = &options.record {
+            sources.record(Recording::create(dir, false)?);
+        }
         Ok(Engine {
             session,
             catalog: Catalog::new(),
             host: Host::start(options.workers.max(1))?,
             clock: Clock::new(clock),
-            sources: Sources::new(
-                options.replay_speed.map(|speed| Pace::new(speed, Box::new(WallTimer::new(Arc::clone(&stop))))),
-            ),
+            sources,
             sinks: BTreeMap::new(),
             join_strategy: JoinStrategy::Auto,
             timezone,

@@ -1,5 +1,6 @@
 //! Sources and ticks: records are read, decoded and handed to the workers, at most four ticks ahead of what is complete.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use deltaworks_connectors::format::Format;
 use deltaworks_connectors::kafka::{Bell, Connection, KafkaSource, Scan};
 use deltaworks_connectors::ordered::{OrderedFiles, TimestampColumn};
 use deltaworks_connectors::record::{NO_TIMESTAMP, Records};
+use deltaworks_connectors::recorded::writer::Recording;
 use deltaworks_connectors::recorded::{RecordedTick, Replay, TickLog};
-use deltaworks_connectors::source::{ReadState, RecordSource};
+use deltaworks_connectors::source::{PartitionProgress, ReadState, RecordSource};
 use deltaworks_dataflow::host::{Host, InputBatch, InputId};
 use deltaworks_dataflow::{Command, Time};
 
@@ -53,6 +55,14 @@ impl Feed {
             Feed::Ordered(files) => files.source(reader.lane),
             Feed::Folder(folder) => folder,
             Feed::Kafka(kafka) => &**kafka,
+        }
+    }
+    /// The topics, where a recording holds what comes from them.
+    fn recorded(&self) -> Option<(&[String], &dyn RecordSource)> {
+        match self {
+            Feed::Recording { replay, .. } => Some((replay.topics(), replay)),
+            Feed::Kafka(kafka) => Some((kafka.topics(), &**kafka)),
+            Feed::Files(_) | Feed::Ordered(_) | Feed::Folder(_) => None,
         }
     }
     /// How long it is until the next tick of a paced replay is due, and the timestamp before which its records lie.
@@ -101,6 +111,8 @@ pub(crate) struct Sources {
     /// Rings when something came from a broker.
     bell: Bell,
     pub(crate) progress: Progress,
+    /// Where what is read from topics is written down.
+    recording: Option<Recording>,
 }
 
 /// How far a partition of a table was read.
@@ -350,6 +362,8 @@ impl Sources {
         let mut batches = Vec::new();
         let (records_max, bytes_max) = (options.tick_records, TICK_BYTES * workers);
         let mut running = self.open.iter().filter(|source| !source.ended).count();
+        // One instant for all that a tick takes in.
+        let present = clock.now();
         for source in self.open.iter_mut().filter(|source| !source.ended) {
             if let Feed::Ordered(files) = &mut source.feed {
                 let state = read_ordered(files, &mut source.readers, records_max, clock, &mut self.progress, &mut batches)?;
@@ -370,7 +384,7 @@ impl Sources {
             let state = match &mut source.feed {
                 Feed::Recording { replay, log: Some(log) } => match log.next() {
                     Some(tick) => {
-                        clock.saw_record(tick.clock_us / 1000);
+                        clock.saw_tick(tick.clock_us);
                         replay.read_tick(&tick, &mut records)?;
                         ReadState::More
                     }
@@ -400,16 +414,52 @@ impl Sources {
             source.idle = state == ReadState::Idle;
             source.behind = state == ReadState::Behind;
             source.ended = state == ReadState::End;
-            if let Some(latest) = records.latest() {
+            // Recorded ticks bring their clock with them.
+            let has_clock = matches!(source.feed, Feed::Recording { log: Some(_), .. });
+            if let Some(latest) = records.latest().filter(|_| !has_clock) {
                 clock.saw_record(latest);
             }
+            if let (Some(recording), Some((topics, _))) = (&mut self.recording, source.feed.recorded()) {
+                recording.write(topics, &records)?;
+            }
             self.progress.records += records.len() as u64;
-            let seen_at = clock.now();
+            let seen_at = if clock.is_of_records() { clock.now() } else { present };
             for reader in &mut source.readers {
                 reader.decode(&records, (seen_at, timezone), &mut self.progress, &mut batches)?;
             }
         }
         Ok(batches)
+    }
+    /// Writes down what is read from topics from now on.
+    pub(crate) fn record(&mut self, recording: Recording) {
+        self.recording = Some(recording);
+    }
+    /// Notes a tick that took what was read last.
+    pub(crate) fn note_tick(&mut self, tick: u64, clock_us: i64) -> Result<()> {
+        let Some(recording) = &mut self.recording else { return Ok(()) };
+        let mut upto: BTreeMap<(String, u32), u64> = BTreeMap::new();
+        for source in &self.open {
+            let Some((topics, read)) = source.feed.recorded() else { continue };
+            let partitions: Vec<PartitionProgress> = read.progress();
+            recording.meet(topics, &partitions)?;
+            for partition in partitions {
+                let offset = upto.entry((topics[partition.topic as usize].clone(), partition.partition)).or_default();
+                *offset = partition.next_offset.max(*offset);
+            }
+        }
+        Ok(recording.tick(tick, clock_us, &upto)?)
+    }
+    /// Hands on what was written down.
+    pub(crate) fn flush_recording(&mut self) -> Result<()> {
+        Ok(self.recording.as_mut().map_or(Ok(()), Recording::flush)?)
+    }
+    /// Ends what was written down.
+    pub(crate) fn finish_recording(&mut self) -> Result<()> {
+        Ok(self.recording.take().map_or(Ok(()), Recording::finish)?)
+    }
+    /// Files that are read, which a recording does not hold.
+    pub(crate) fn reads_files(&self) -> bool {
+        self.open.iter().any(|source| matches!(source.feed, Feed::Files(_) | Feed::Ordered(_) | Feed::Folder(_)))
     }
     /// One line per table and partition.
     pub(crate) fn partitions(&self) -> Vec<PartitionLine> {
