@@ -115,7 +115,12 @@ fn engine_with(arguments: &RunArguments, results: Results) -> Result<Engine, Eng
     // Without a terminal only warnings are said, and what statements write.
     let quiet = !std::io::stderr().is_terminal();
     let say = move |text: &str| {
-        if !quiet || text.starts_with("warning:") || text.contains(" row") || text.contains(" into ") {
+        if !quiet
+            || text.starts_with("warning:")
+            || text.starts_with("note:")
+            || text.contains(" row")
+            || text.contains(" into ")
+        {
             eprintln!("{text}");
         }
     };

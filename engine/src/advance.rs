@@ -247,6 +247,14 @@ impl Engine {
             .map(|(name, entry)| (name.clone(), entry))
             .collect();
         self.sources.start(&self.options, &wanted)?;
+        let frozen = self.catalog.frozen();
+        if self.sources.cuts_ticks_anew() && !frozen.is_empty() && !wanted.is_empty() {
+            let names: Vec<&str> = frozen.iter().map(|name| short(name)).collect();
+            self.say(&format!(
+                "note: the recording has no ticks: what {} froze may differ from the run that was recorded",
+                names.join(", ")
+            ));
+        }
         if self.options.record.is_some() && self.sources.reads_files() {
             self.say("warning: files are not recorded: a replay reads them again, in ticks of its own");
         }

@@ -16,7 +16,7 @@ use deltaworks_sql::expr::ScalarExpr;
 use deltaworks_sql::external::{CallSite, ResultsTable};
 use deltaworks_sql::lower::{TableFacts, TableInfo};
 use deltaworks_sql::parser::Name;
-use deltaworks_sql::plan::{Node, Plan};
+use deltaworks_sql::plan::{JoinKind, Node, Plan};
 use deltaworks_sql::render::{Kept, MergeSpecification};
 use sqlparser::ast;
 
@@ -290,6 +290,25 @@ impl Catalog {
             current: DEFAULT_SCHEMA.to_string(),
             ..Catalog::default()
         }
+    }
+    /// The tables whose rows are a function of the input and of the ticks: what a lookup join found, when a row
+    /// was written.
+    pub(crate) fn frozen(&self) -> BTreeSet<String> {
+        let looks_up = |plan: &Plan| {
+            let mut found = false;
+            plan.walk(&mut |plan| {
+                if let Node::Join(join) = &plan.node {
+                    found |= matches!(join.kind, JoinKind::LookupInner | JoinKind::LookupLeft);
+                }
+            });
+            found
+        };
+        let entries = self.entries.iter().filter(|(_, entry)| match &entry.kind {
+            Kind::Dynamic(view) => view.stamp.is_some() || looks_up(&view.plan),
+            Kind::Table(_) | Kind::Inlined(..) | Kind::Errors(_) => false,
+        });
+        let inserts = self.inserts.iter().filter(|insert| insert.stamp.is_some() || looks_up(&insert.plan));
+        entries.map(|(name, _)| name.clone()).chain(inserts.map(|insert| insert.target.clone())).collect()
     }
     /// The qualified name: without a schema, the current one.
     pub(crate) fn qualify(&self, name: &Name) -> String {

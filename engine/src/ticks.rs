@@ -457,6 +457,10 @@ impl Sources {
     pub(crate) fn finish_recording(&mut self) -> Result<()> {
         Ok(self.recording.take().map_or(Ok(()), Recording::finish)?)
     }
+    /// Whether a recording is replayed that does not say where its ticks ended.
+    pub(crate) fn cuts_ticks_anew(&self) -> bool {
+        self.open.iter().any(|source| matches!(source.feed, Feed::Recording { log: None, .. }))
+    }
     /// Files that are read, which a recording does not hold.
     pub(crate) fn reads_files(&self) -> bool {
         self.open.iter().any(|source| matches!(source.feed, Feed::Files(_) | Feed::Ordered(_) | Feed::Folder(_)))
