@@ -257,7 +257,7 @@ impl Sources {
         let mut groups: Vec<(Connection, Scan, Vec<&TopicTable<'_>>)> = Vec::new();
         for table in tables {
             let (connection, scan) = table.scan().map_err(|error| table.at(error))?;
-            match groups.iter_mut().find(|(other, same, _)| (&*other, &*same) == (&connection, &scan)) {
+            match groups.iter_mut().find(|(other, same, _)| *other == connection && *same == scan) {
                 Some((_, _, group)) => group.push(table),
                 None => groups.push((connection, scan, vec![table])),
             }
