@@ -7,7 +7,6 @@ use clap::{Parser, Subcommand};
 use deltaworks_benches::Result;
 use deltaworks_benches::input::Lines;
 use deltaworks_benches::measure::Measured;
-use rdkafka::Message;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

@@ -305,7 +305,10 @@ impl Catalog {
         };
         let entries = self.entries.iter().filter(|(_, entry)| match &entry.kind {
             Kind::Dynamic(view) => view.stamp.is_some() || looks_up(&view.plan),
-            Kind::Table(_) | Kind::Inlined(..) | Kind::Errors(_) => false,
+            // Numbers follow the ticks too, and so do histories of one ids.
+            Kind::Table(table) => table.number.is_some(),
+            Kind::History(_) => true,
+            Kind::Inlined(..) | Kind::Errors(_) => false,
         });
         let inserts = self.inserts.iter().filter(|insert| insert.stamp.is_some() || looks_up(&insert.plan));
         entries.map(|(name, _)| name.clone()).chain(inserts.map(|insert| insert.target.clone())).collect()

@@ -89,12 +89,15 @@ fn a_recording_goes_into_a_folder_of_its_own() {
     );
 }
 
+/// Partition, timestamp, key and value.
+type Sent = (i32, i64, Option<&'static [u8]>, Option<&'static [u8]>);
+
 #[test]
 fn topics_of_a_broker_are_written_down() {
     let Some(broker) = shared() else { return };
     broker.create_topic("taken", 2);
     let sender = broker.producer();
-    let records: [(i32, i64, Option<&[u8]>, Option<&[u8]>); 5] = [
+    let records: [Sent; 5] = [
         (0, 10, Some(b"a"), Some(b"{\"n\": 1}")),
         (0, 20, Some(b"a"), None),
         (1, 30, None, Some(b"text")),
