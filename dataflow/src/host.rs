@@ -14,16 +14,16 @@
 mod build;
 mod worker;
 
-use crate::command::Command;
-use crate::row::Row;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
-use timely::communication::WorkerGuards;
 
 use timely::WorkerConfig;
+use timely::communication::WorkerGuards;
 
+use crate::command::Command;
+use crate::row::Row;
 use crate::{Diff, Time};
 
 pub use build::Build;

@@ -1,23 +1,23 @@
 //! Building a dataflow on one worker: its inputs, what it imports and exports, and the tables that later dataflows may feed.
 
-use crate::command::Command;
-use crate::row::Row;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Probe;
 use timely::dataflow::operators::core::Input as _;
-
 use timely::dataflow::{InputHandle, ProbeHandle, Scope, StreamVec};
-
-use crate::arrange::{Arranged, Collection, collection};
-use crate::timing::Busy;
-use crate::{Diff, Time};
 
 use super::worker::{Installed, Local};
 use super::{Alarm, InputBatch, InputId, Report};
+
+use crate::arrange::{Arranged, Collection, collection};
+use crate::command::Command;
+use crate::row::Row;
+use crate::timing::Busy;
+use crate::{Diff, Time};
 
 pub(super) type Handle<D> = InputHandle<Time, CapacityContainerBuilder<Vec<D>>>;
 pub(super) enum Input {

@@ -1,10 +1,12 @@
 //! The host with small dataflows: ticks, reads, feeds, what is dropped, what panics.
 
+use timely::dataflow::StreamVec;
+
 use super::*;
+
 use crate::arrange::collection;
 use crate::arrange::{arrange, as_rows};
 use crate::row::Datum;
-use timely::dataflow::StreamVec;
 
 fn row(values: &[i64]) -> Row {
     Row::pack(values.iter().map(|v| Datum::Int(*v)))

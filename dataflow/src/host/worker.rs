@@ -1,7 +1,5 @@
 //! A worker: its dataflows, inputs and kept traces, and the loop that applies requests and steps.
 
-use crate::row::Row;
-use differential_dataflow::trace::TraceReader;
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -9,19 +7,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+
+use differential_dataflow::trace::TraceReader;
 use timely::dataflow::operators::core::Input as _;
+use timely::dataflow::{InputHandle, ProbeHandle};
 use timely::progress::Antichain;
 use timely::worker::Worker;
 
-use timely::dataflow::{InputHandle, ProbeHandle};
+use super::build::{Build, Feed, Handle, Input};
+use super::{BuildFn, Failure, InputBatch, InputId, Observer, READ_KEYS, ReadChunk, Request, Shared};
 
 use crate::Time;
 use crate::arrange::{Batch, Trace};
 use crate::cursor::{TraceCursor, batches_of};
+use crate::row::Row;
 use crate::timing::{Busy, log_schedule, stop_log};
-
-use super::build::{Build, Feed, Handle, Input};
-use super::{BuildFn, Failure, InputBatch, InputId, Observer, READ_KEYS, ReadChunk, Request, Shared};
 
 pub(super) struct Installed {
     pub(super) index: usize,
