@@ -206,6 +206,18 @@ pub enum Error {
         /// The partition.
         partition: i32,
     },
+    /// Records that a topic does not take.
+    #[error("could not write topic \"{topic}\": {what}")]
+    Delivery {
+        /// The topic.
+        topic: String,
+        /// What happened to which record.
+        what: String,
+        /// What would be right.
+        help: String,
+        /// Whether it only took too long.
+        timed_out: bool,
+    },
     /// Something that the brokers did not do.
     #[error("could not {action}: {reason}")]
     Kafka {
@@ -263,6 +275,7 @@ impl Error {
             Error::NoCommittedOffset { .. } => {
                 "set 'properties.auto.offset.reset' = 'earliest' or 'latest', or another 'scan.startup.mode'".into()
             }
+            Error::Delivery { help, .. } => help.clone(),
             Error::Kafka { .. } => "the broker's own log may say more".into(),
         }
     }

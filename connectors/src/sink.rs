@@ -45,6 +45,34 @@ pub trait ChangeSink: Send {
     /// # Errors
     /// The outside does not take it.
     fn finish(&mut self) -> Result<()>;
+
+    /// Whether readers see what was written only when its epoch is committed.
+    fn has_epochs(&self) -> bool {
+        false
+    }
+    /// The last epoch that readers have, from this writer or one before it; None where there was none, or none is noted.
+    fn committed(&self) -> Option<u64> {
+        None
+    }
+    /// What is written from here on belongs to this epoch, a larger one than the last. What belongs to an epoch that is committed
+    /// already is left out.
+    ///
+    /// # Errors
+    /// The outside does not take it.
+    fn begin(&mut self, _epoch: u64) -> Result<()> {
+        Ok(())
+    }
+    /// Whether the epoch is so old or so large that it should be committed.
+    fn is_due(&self) -> bool {
+        false
+    }
+    /// Returns once what was written is safe outside; its epoch ends.
+    ///
+    /// # Errors
+    /// The outside does not take it.
+    fn commit(&mut self) -> Result<()> {
+        self.flush()
+    }
 }
 
 /// How changes are written.

@@ -8,16 +8,26 @@
 //! | `source.rs` | [`KafkaSource`]: the records of all partitions, merged while there is a backlog |
 //! | `fetch.rs` | the thread behind it, which owns the client; `shared.rs` is what lies between the two |
 //! | `upkeep.rs` | what that thread looks after beside records: brokers and topics that go and come |
+//! | `sink.rs` | [`KafkaSinkSpec`]: a topic that is written; the options of sinks |
+//! | `messages.rs` | from changes to keys and values |
+//! | `producer.rs` | records on their way: waiting, and giving up |
+//! | `epochs.rs` | exactly once: a transaction per epoch |
 
 pub mod client;
+mod epochs;
 mod fetch;
+mod messages;
+mod producer;
 pub mod scan;
 mod shared;
+pub mod sink;
 pub mod source;
 mod topics;
 mod upkeep;
 
 pub use client::{Connection, Watch};
+pub use messages::Form;
 pub use scan::{Scan, Topics};
 pub use shared::Bell;
+pub use sink::{Caller, KafkaSinkSpec};
 pub use source::KafkaSource;

@@ -1,0 +1,272 @@
+//! Changes to a topic: what `'connector' = 'kafka'` and `'upsert-kafka'` mean where a table is written.
+//!
+//! | option | meaning |
+//! |---|---|
+//! | `topic` | one topic; made by the broker where it makes topics by itself, else it has to be there |
+//! | `properties.*` | `properties.bootstrap.servers` and whatever else the client knows |
+//! | `format`, `value.format` | `json` (default), `csv`, `raw`: rows, inserts only; `debezium-json`, `changelog-json`: every change |
+//! | `changelog.mode` = `upsert` | with `json` or `csv` the same as `'connector' = 'upsert-kafka'`: a row per key, tombstones for deletes |
+//! | `key.fields` | the columns of the key, `a;b`; without it those of the PRIMARY KEY; without both there is no key |
+//! | `key.format` | `json`: an object; `raw`, `csv`: the text of the one column; default: the text of one column, an object of several |
+//! | `key.fields-prefix` | what the names of key columns begin with in the table, but not in the object |
+//! | `value.fields-include` | `ALL` (default) or `EXCEPT_KEY` |
+//! | `sink.delivery-guarantee` | `at-least-once` (default; `none` is the same) or `exactly-once` |
+//! | `sink.transactional-id-prefix` | needed for `exactly-once`: a name that no other job has |
+//! | `sink.partitioner` | `default`: by the key as Java's clients do, without a key spread evenly |
+//! | `sink.parallelism`, `sink.buffer-flush.*` | taken and without effect: a sink has one writer, a key changes once per tick |
+//!
+//! *Guarantee*: one consolidated change per key and tick, in the order of ticks, a key always in the same partition. With
+//! `at-least-once` a producer that numbers its records, so that its own retries write nothing twice; what a job sends again
+//! after a crash is there twice. With `exactly-once` see `epochs.rs`.
+//!
+//! *While brokers are away* records wait, up to `properties.queue.buffering.max.kbytes` (64 MiB); then the job waits too.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use deltaworks_dataflow::Schema;
+use deltaworks_dataflow::changelog::Changes;
+
+use super::client::Connection;
+use super::epochs::Epochs;
+use super::messages::{Batch, Encoder, Form, KeyFormat, Part, RowFormat};
+use super::producer::{LAST, Outgoing};
+use crate::error::{Error, Result};
+use crate::format::csv;
+use crate::format::text::check_unique;
+use crate::options::Options;
+use crate::sink::ChangeSink;
+
+/// Options of sinks.
+const KNOWN: &[&str] = &[
+    "sink.delivery-guarantee",
+    "sink.transactional-id-prefix",
+    "sink.partitioner",
+    "sink.parallelism",
+    "sink.buffer-flush.interval",
+    "sink.buffer-flush.max-rows",
+];
+
+/// Whether a table's rows go to or come from topics.
+pub fn is_kafka(options: &Options) -> bool {
+    matches!(options.connector(), Some("kafka" | "upsert-kafka"))
+}
+
+/// Whoever opened a sink: where it says what happens, and whether it is still wanted.
+#[derive(Clone)]
+pub struct Caller {
+    /// Takes a line for people.
+    pub say: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Set once the job is to stop: a sink then no longer waits for ever.
+    pub stop: Arc<AtomicBool>,
+}
+impl Caller {
+    pub(crate) fn stops(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller").finish_non_exhaustive()
+    }
+}
+
+/// A topic that was checked and can be written.
+#[derive(Clone, Debug)]
+pub struct KafkaSinkSpec {
+    encoder: Encoder,
+    /// With exactly-once, what the transactional id begins with.
+    transactional_prefix: Option<String>,
+}
+
+impl KafkaSinkSpec {
+    /// The sink that a table's options describe. `key` are the places of its PRIMARY KEY.
+    ///
+    /// # Errors
+    /// Options that do not exist or do not go together.
+    pub fn from_options(options: &Options, schema: &Schema, key: &[usize]) -> Result<KafkaSinkSpec> {
+        options.check()?;
+        check_sink_options(options)?;
+        let topic = options.require("topic")?;
+        if topic.is_empty() || topic.contains([';', ',']) {
+            return Err(options.invalid("topic", topic, "one topic: a sink writes no more"));
+        }
+        let (form, format) = form(options)?;
+        if form == Form::Upsert && key.is_empty() {
+            return Err(Error::NoKey { sink: topic.to_owned() });
+        }
+        check_unique(schema)?;
+        let key_columns = key_columns(options, schema, key, form)?;
+        let prefix = options.get("key.fields-prefix").unwrap_or_default();
+        let value_columns: Vec<usize> = match options.get("value.fields-include") {
+            Some("EXCEPT_KEY") => (0..schema.len()).filter(|place| !key_columns.contains(place)).collect(),
+            None | Some("ALL") => (0..schema.len()).collect(),
+            Some(value) => return Err(options.invalid("value.fields-include", value, "ALL or EXCEPT_KEY")),
+        };
+        let value = Part::new(schema, value_columns, "");
+        if format == RowFormat::Raw && value.types().len() != 1 {
+            let reason =
+                "it takes one column, beside those that 'value.fields-include' = 'EXCEPT_KEY' leaves out".to_owned();
+            return Err(Error::Columns { format: "raw", reason });
+        }
+        let key = match key_columns.is_empty() {
+            true => None,
+            false => Some((key_format(options, key_columns.len())?, Part::new(schema, key_columns, prefix))),
+        };
+        let encoder = Encoder { topic: topic.to_owned(), form, format, value, key };
+        Ok(KafkaSinkSpec { encoder, transactional_prefix: transactional_prefix(options)? })
+    }
+    /// Whether rows can be taken back.
+    pub fn takes_retractions(&self) -> bool {
+        self.encoder.form != Form::Append
+    }
+    /// What the topic holds.
+    pub fn form(&self) -> Form {
+        self.encoder.form
+    }
+    /// Opens the topic for writing. With exactly-once this ends whatever an earlier writer left open.
+    ///
+    /// # Errors
+    /// Within seconds: no broker, a refused login, no such topic.
+    pub fn open(&self, connection: &Connection, caller: Caller) -> Result<Box<dyn ChangeSink>> {
+        let encoder = self.encoder.clone();
+        match &self.transactional_prefix {
+            None => {
+                let outgoing = Outgoing::open(connection, &encoder.topic, caller)?;
+                Ok(Box::new(KafkaSink { encoder, outgoing, batch: Batch::default() }))
+            }
+            Some(prefix) => Ok(Box::new(Epochs::open(connection, encoder, prefix, caller)?)),
+        }
+    }
+}
+
+fn check_sink_options(options: &Options) -> Result<()> {
+    if options.get("topic-pattern").is_some() {
+        return Err(options.invalid(
+            "topic-pattern",
+            options.get("topic-pattern").unwrap_or_default(),
+            "'topic' for a sink",
+        ));
+    }
+    if let Some(value) = options.get("sink.semantic") {
+        return Err(options.invalid("sink.semantic", value, "'sink.delivery-guarantee', as the option is called today"));
+    }
+    let id = "properties.transactional.id";
+    if let Some(value) = options.get(id) {
+        let instead = "'sink.delivery-guarantee' = 'exactly-once' with 'sink.transactional-id-prefix'";
+        return Err(options.invalid(id, value, instead));
+    }
+    if let Some((name, _)) = options.iter().find(|(name, _)| name.starts_with("sink.") && !KNOWN.contains(name)) {
+        let connector = options.connector().unwrap_or_default().to_owned();
+        return Err(Error::UnknownOption { name: name.to_owned(), connector, known: KNOWN.join(", ") });
+    }
+    if let Some(value) = options.get("sink.partitioner").filter(|value| *value != "default") {
+        return Err(options.invalid(
+            "sink.partitioner",
+            value,
+            "default: by the key, so that a key's changes stay in order",
+        ));
+    }
+    let written = "json.timestamp-format.standard";
+    if let Some(value) = options.get(written).filter(|value| *value != "SQL") {
+        return Err(options.invalid(written, value, "SQL: a sink writes 2026-05-01 09:00:00"));
+    }
+    Ok(())
+}
+fn transactional_prefix(options: &Options) -> Result<Option<String>> {
+    match options.get("sink.delivery-guarantee") {
+        None | Some("at-least-once" | "none") => Ok(None),
+        Some("exactly-once") => Ok(Some(options.require("sink.transactional-id-prefix")?.to_owned())),
+        Some(value) => Err(options.invalid("sink.delivery-guarantee", value, "at-least-once or exactly-once")),
+    }
+}
+fn form(options: &Options) -> Result<(Form, RowFormat)> {
+    let upsert = match (options.connector(), options.get("changelog.mode")) {
+        (_, Some("upsert")) => true,
+        (Some("upsert-kafka"), None) => true,
+        (Some("upsert-kafka"), Some(value)) => return Err(options.invalid("changelog.mode", value, "upsert or nothing")),
+        (_, None | Some("changelog")) => false,
+        (_, Some(value)) => return Err(options.invalid("changelog.mode", value, "changelog or upsert")),
+    };
+    let rows = if upsert { Form::Upsert } else { Form::Append };
+    Ok(match options.format() {
+        "json" => (rows, RowFormat::Json),
+        "csv" => {
+            csv::check_plain(options)?;
+            (rows, RowFormat::Csv)
+        }
+        "raw" if !upsert => (rows, RowFormat::Raw),
+        "debezium-json" | "debezium" if !upsert => (Form::Debezium, RowFormat::Json),
+        "changelog-json" if !upsert => (Form::Changelog, RowFormat::Json),
+        name => {
+            let known = if upsert { "json, csv" } else { "json, csv, raw, debezium-json, changelog-json" };
+            let known = format!("{known} for a Kafka sink{}", if upsert { " by key" } else { "" });
+            return Err(Error::UnknownFormat { name: name.to_owned(), known });
+        }
+    })
+}
+/// The columns of the messages' key.
+fn key_columns(options: &Options, schema: &Schema, key: &[usize], form: Form) -> Result<Vec<usize>> {
+    let option = "key.fields";
+    let Some(fields) = options.get(option) else { return Ok(key.to_vec()) };
+    let mut columns = Vec::new();
+    for name in fields.split(';').map(str::trim).filter(|name| !name.is_empty()) {
+        let names = || schema.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+        let unknown = || options.invalid(option, fields, &format!("columns of the table, as in a;b: {}", names()));
+        columns.push(schema.index_of(name).ok_or_else(unknown)?);
+    }
+    let same = columns.iter().collect::<BTreeSet<_>>() == key.iter().collect::<BTreeSet<_>>();
+    match form {
+        Form::Append => Ok(columns),
+        Form::Upsert if !same => Err(options.invalid(option, fields, "the columns of the PRIMARY KEY, or nothing")),
+        // Else the images of one row would lie in two partitions, in no order.
+        Form::Debezium | Form::Changelog if !columns.iter().all(|column| key.contains(column)) => Err(options.invalid(
+            option,
+            fields,
+            "columns of the PRIMARY KEY: others change, and order is kept within a key only",
+        )),
+        _ => Ok(columns),
+    }
+}
+fn key_format(options: &Options, columns: usize) -> Result<KeyFormat> {
+    match options.get("key.format") {
+        Some("json" | "debezium-json") => Ok(KeyFormat::Object),
+        None if columns > 1 => Ok(KeyFormat::Object),
+        None | Some("raw" | "csv") if columns == 1 => Ok(KeyFormat::Text),
+        Some(value @ ("raw" | "csv")) => Err(options.invalid("key.format", value, "json: the key has several columns")),
+        name => {
+            let name = name.unwrap_or_default().to_owned();
+            Err(Error::UnknownFormat { name, known: "json, raw, csv for keys".to_owned() })
+        }
+    }
+}
+
+/// Sends every change at once; the client's own thread delivers.
+struct KafkaSink {
+    encoder: Encoder,
+    outgoing: Outgoing,
+    batch: Batch,
+}
+
+impl ChangeSink for KafkaSink {
+    fn write(&mut self, changes: &Changes) -> Result<()> {
+        self.batch.clear();
+        self.encoder.encode(changes, &mut self.batch)?;
+        self.outgoing.send(&self.batch)
+    }
+    /// Everything is on its way already; what failed on it is said here.
+    fn flush(&mut self) -> Result<()> {
+        self.outgoing.check()
+    }
+    fn finish(&mut self) -> Result<()> {
+        self.outgoing.drain(Some(LAST))
+    }
+    fn commit(&mut self) -> Result<()> {
+        self.outgoing.drain(None)
+    }
+}
+
+#[cfg(test)]
+mod tests;
