@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use deltaworks_connectors::kafka::sink::is_kafka;
+use deltaworks_connectors::kafka::{Caller, Connection, Form, KafkaSinkSpec};
 use deltaworks_connectors::options::Options as ConnectorOptions;
-use deltaworks_connectors::sink::{SinkFormat, SinkSpec, SinkTarget};
+use deltaworks_connectors::sink::{ChangeSink, SinkFormat, SinkSpec, SinkTarget};
 use deltaworks_dataflow::Time;
 use deltaworks_dataflow::host::{InputBatch, InputId};
 use deltaworks_sql::render::EXPIRED;
@@ -160,27 +163,25 @@ impl Engine {
                 "declare a second table on the same topic or file",
             ));
         }
-        let spec = self.sink_spec(name, table, connector)?;
-        let sink = OpenSink::new(name, &table.key, spec.open()?);
-        self.sinks.insert(name.to_string(), sink);
+        let writer = self.writer(table, connector)?;
+        self.sinks.insert(name.to_string(), OpenSink::new(name, &table.key, writer));
         Ok(())
     }
     /// A Kafka sink is a file of its changes while a recording is replayed.
-    fn sink_spec(&self, name: &str, table: &Table, connector: &ConnectorOptions) -> Result<SinkSpec> {
-        let kafka = matches!(connector.connector(), Some("kafka" | "upsert-kafka"));
-        if !kafka {
-            return Ok(SinkSpec::from_options(connector, &table.schema, &table.key)?);
+    fn writer(&self, table: &Table, connector: &ConnectorOptions) -> Result<Box<dyn ChangeSink>> {
+        if !is_kafka(connector) {
+            return Ok(SinkSpec::from_options(connector, &table.schema, &table.key)?.open()?);
         }
-        if self.options.replay.is_none() {
-            return Err(EngineError::new(
-                format!("table \"{}\" writes a Kafka topic, and writing to a broker is not supported yet", short(name)),
-                "run with --replay DIR to write the changes to --out DIR",
-            ));
+        let spec = KafkaSinkSpec::from_options(connector, &table.schema, &table.key)?;
+        if self.options.replay.is_some() {
+            let format = if spec.form() == Form::Upsert { SinkFormat::UpsertJson } else { SinkFormat::ChangelogJson };
+            let path = self.options.out.join(format!("{}.jsonl", connector.require("topic")?));
+            return Ok(SinkSpec::new(SinkTarget::File(path), format, &table.schema, &table.key)?.open()?);
         }
-        let upsert = connector.connector() == Some("upsert-kafka");
-        let format = if upsert { SinkFormat::UpsertJson } else { SinkFormat::ChangelogJson };
-        let path = self.options.out.join(format!("{}.jsonl", connector.require("topic")?));
-        Ok(SinkSpec::new(SinkTarget::File(path), format, &table.schema, &table.key)?)
+        let messages = Arc::clone(&self.messages);
+        let say = move |text: &str| messages.lock().unwrap_or_else(PoisonError::into_inner)(text);
+        let caller = Caller { say: Arc::new(say), stop: Arc::clone(&self.stop) };
+        Ok(spec.open(&Connection::from_options(connector)?, caller)?)
     }
 
     /// Makes the named tables and views reflect everything that bounded sources behind them hold, and of the others what
@@ -316,7 +317,7 @@ impl Engine {
         self.host.wait_complete(tick)?;
         self.write_sinks()?;
         self.sources.flush_recording()?;
-        self.sinks.values_mut().try_for_each(OpenSink::flush)
+        self.sinks.values_mut().try_for_each(|sink| sink.hand_on(false))
     }
     fn report_changed_files(&mut self) {
         for (table, path) in self.sources.take_changed() {
@@ -354,7 +355,12 @@ impl Engine {
     pub(crate) fn settle(&mut self) -> Result<()> {
         let tick = self.send_tick(Vec::new())?;
         self.host.wait_complete(tick)?;
-        self.write_sinks()
+        self.write_sinks()?;
+        match self.options.interactive {
+            // The next statement may be long in coming.
+            true => self.sinks.values_mut().try_for_each(|sink| sink.hand_on(true)),
+            false => Ok(()),
+        }
     }
     /// Writes what complete ticks have changed.
     pub(crate) fn write_sinks(&mut self) -> Result<()> {

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use deltaworks_connectors::kafka::KafkaSinkSpec;
+use deltaworks_connectors::kafka::sink::is_kafka;
 use deltaworks_operators::merge::Engine as MergeEngine;
 use deltaworks_sql::expr::ScalarExpr;
 use deltaworks_sql::parser::{Insert, Name, Spanned, Statement};
@@ -81,6 +83,7 @@ impl Engine {
             self.check_not_read(&target)?;
         }
         self.check_retractions(&insert.table, &table, &continuous.plan)?;
+        self.check_topic(&insert.table, &table, &continuous.plan)?;
         let plan = continuous.plan;
         let mut reads = BTreeSet::new();
         Catalog::reads(&plan, &mut reads);
@@ -123,6 +126,28 @@ impl Engine {
         Err(EngineError::new(
             format!("the query may take rows back, which an aggregate of table \"{}\" cannot follow", name.object()),
             "use sum, count or avg there, or a dynamic table with GROUP BY",
+        ))
+    }
+    /// What a topic cannot take is said before anything runs.
+    fn check_topic(&self, name: &Name, table: &Table, plan: &Plan) -> Result<()> {
+        let Some(connector) = table.connector.as_ref().filter(|connector| is_kafka(connector)) else { return Ok(()) };
+        let spec = KafkaSinkSpec::from_options(connector, &table.schema, &table.key)?;
+        if !table.metadata.is_empty() {
+            return Err(EngineError::new(
+                format!("table \"{}\" has METADATA columns, which are not written to a topic", name.object()),
+                "insert into a table without them",
+            ));
+        }
+        if spec.takes_retractions() || deltaworks_sql::lower::is_append_only(plan, &self.catalog) {
+            return Ok(());
+        }
+        Err(EngineError::new(
+            format!(
+                "table \"{}\" writes rows alone to its topic ('format' = '{}'), and the query may take rows back",
+                name.object(),
+                connector.format()
+            ),
+            "use 'connector' = 'upsert-kafka', or 'format' = 'debezium-json' or 'changelog-json'",
         ))
     }
     /// A connector table is read or written, not both.

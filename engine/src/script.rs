@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use deltaworks_connectors::format::text::{OutputFormat, ResultSet, ResultWriter};
 use deltaworks_connectors::recorded::writer::Recording;
@@ -48,7 +48,7 @@ pub struct Engine {
     pub(crate) join_strategy: JoinStrategy,
     pub(crate) timezone: chrono_tz::Tz,
     results: Results,
-    messages: Messages,
+    pub(crate) messages: Arc<Mutex<Messages>>,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) next_input: u32,
     pub(crate) statements: u32,
@@ -100,7 +100,7 @@ impl Engine {
             join_strategy: JoinStrategy::Auto,
             timezone,
             results,
-            messages,
+            messages: Arc::new(Mutex::new(messages)),
             stop,
             next_input: 1,
             statements: 0,
@@ -118,7 +118,7 @@ impl Engine {
     }
     /// Says something that is no result.
     pub(crate) fn say(&mut self, text: &str) {
-        (self.messages)(text);
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)(text);
     }
     /// Whether a clean stop was asked for.
     pub fn stopped(&self) -> bool {

@@ -2,6 +2,9 @@
 //!
 //! The workers only hand on what they gathered, so that formatting and writing go on while they are at later ticks. All of a
 //! tick's changes are written together, those of several inserts too: one consolidated change per key.
+//!
+//! Where readers see whole epochs only, an epoch is what was written since the last one; it is committed when it is due. Epochs
+//! are numbered on from the last one that the sink notes.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -26,6 +29,8 @@ pub(crate) struct OpenSink {
     sender: Sender<Gathered>,
     gathered: Receiver<Gathered>,
     waiting: BTreeMap<Time, Vec<(Row, Diff)>>,
+    /// Whether something was written to the epoch.
+    in_epoch: bool,
 }
 
 impl OpenSink {
@@ -40,6 +45,7 @@ impl OpenSink {
             sender,
             gathered,
             waiting: BTreeMap::new(),
+            in_epoch: false,
         }
     }
     /// Where the workers hand on what they gather.
@@ -57,13 +63,31 @@ impl OpenSink {
             self.conflicts += changes.conflicts;
             self.entries += changes.entries.len() as u64;
             if !changes.entries.is_empty() {
+                self.begin()?;
                 self.writer.write(&changes)?;
+            }
+            if self.in_epoch && self.writer.is_due() {
+                self.commit()?;
             }
         }
         Ok(())
     }
-    /// Gives what was written to whoever reads the file.
-    pub(crate) fn flush(&mut self) -> Result<(), EngineError> {
+    fn begin(&mut self) -> Result<(), EngineError> {
+        if !self.in_epoch && self.writer.has_epochs() {
+            self.writer.begin(self.writer.committed().map_or(1, |committed| committed + 1))?;
+            self.in_epoch = true;
+        }
+        Ok(())
+    }
+    fn commit(&mut self) -> Result<(), EngineError> {
+        self.in_epoch = false;
+        Ok(self.writer.commit()?)
+    }
+    /// Gives what was written to whoever reads it; of an epoch that is not due only with `all`.
+    pub(crate) fn hand_on(&mut self, all: bool) -> Result<(), EngineError> {
+        if self.in_epoch && (all || self.writer.is_due()) {
+            self.commit()?;
+        }
         Ok(self.writer.flush()?)
     }
     /// Flushes what was written; nothing comes after it.

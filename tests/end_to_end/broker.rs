@@ -133,6 +133,15 @@ impl Broker {
         }
         sender.flush();
     }
+    /// A transaction of this id that is open and has written a record.
+    pub(crate) fn transaction(&self, id: &str, topic: &str, value: &[u8]) -> Transaction {
+        let producer: BaseProducer = self.config().set("transactional.id", id).create().unwrap();
+        producer.init_transactions(PATIENCE).unwrap();
+        producer.begin_transaction().unwrap();
+        producer.send(BaseRecord::<(), [u8]>::to(topic).payload(value)).unwrap();
+        producer.flush(PATIENCE).unwrap();
+        Transaction(producer)
+    }
     /// Everything that a topic holds and that is committed, by partition and offset.
     pub(crate) fn read(&self, topic: &str) -> Vec<OwnedMessage> {
         let mut config = self.config();
@@ -201,6 +210,14 @@ impl Sender {
     /// Waits until everything that was sent is acknowledged.
     pub(crate) fn flush(&self) {
         self.0.flush(PATIENCE).unwrap();
+    }
+}
+
+/// A transaction that somebody else has open.
+pub(crate) struct Transaction(BaseProducer);
+impl Transaction {
+    pub(crate) fn commit(&self) -> Result<(), KafkaError> {
+        self.0.commit_transaction(PATIENCE)
     }
 }
 
