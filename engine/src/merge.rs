@@ -6,6 +6,8 @@
 mod continuous;
 mod once;
 
+pub(crate) use once::described;
+
 use std::collections::BTreeMap;
 
 use deltaworks_operators::merge::Engine as MergeEngine;

@@ -1,6 +1,6 @@
 //! One-shot writes: INSERT, UPDATE, DELETE, TRUNCATE. They read at the newest complete tick and write as one tick.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, try_cast};
 use datafusion::prelude::lit;
@@ -19,7 +19,7 @@ use crate::catalog::Table;
 use crate::copy::at_instant;
 use crate::create::columns_help;
 use crate::error::EngineError;
-use crate::merge::check_updatable;
+use crate::merge::{check_updatable, described};
 use crate::options::Evaluation;
 use crate::query::{Answered, short};
 use crate::script::Engine;
@@ -160,7 +160,12 @@ impl Engine {
         let new = |place: &usize| {
             let column = &table.schema.columns[*place].name;
             let old = || ast::Expr::Identifier(ast::Ident::with_quote('"', column));
-            let expr = assigned.get(place).cloned().unwrap_or_else(old);
+            // The cast is made before constants are folded: one that fails is counted.
+            let cast = |expr: &ast::Expr| match written_type(&table.schema.columns[*place].data_type) {
+                Some(data_type) => as_type(expr.clone(), data_type),
+                None => expr.clone(),
+            };
+            let expr = assigned.get(place).map(cast).unwrap_or_else(old);
             ast::SelectItem::ExprWithAlias { expr, alias: ast::Ident::with_quote('"', marked_name(column, "new")) }
         };
         let new = table.delivered.iter().map(new).collect();
@@ -169,9 +174,19 @@ impl Engine {
         let width = table.schema.len();
         let schema = table.delivered_schema();
         let mut changes = Vec::new();
+        let mut keys = BTreeSet::new();
         for row in &found.rows {
             let (old, new) = split_at_column(row, width);
             check_not_null(&schema, &new)?;
+            if let Some(key) = new_key(&table, &new).filter(|_| !table.key.is_empty())
+                && !keys.insert(key.clone())
+            {
+                let columns = table.key.iter().map(|column| table.schema.columns[*column].clone()).collect();
+                return Err(EngineError::new(
+                    format!("two rows of the UPDATE get the key ({})", described(&Schema::new(columns), &key)),
+                    "nothing was written; give each row a key of its own",
+                ));
+            }
             // partial_update would keep the old value where the new one is NULL.
             let whole = matches!(engine_of(&table), Some(MergeEngine::PartialUpdate));
             if whole || table.key.is_empty() || moves(&table, &old, &new) {
@@ -320,13 +335,17 @@ fn engine_of(table: &Table) -> Option<&MergeEngine> {
 }
 /// Whether an update changes the row's key.
 pub(crate) fn moves(table: &Table, old: &[u8], new: &[u8]) -> bool {
-    let (mut before, mut after) = (Vec::new(), Vec::new());
+    let mut before = Vec::new();
     project(old, &table.key, &mut before);
+    new_key(table, new).is_none_or(|after| before != after)
+}
+/// The key of a row as statements deliver it; None where a computed column is part of it.
+fn new_key(table: &Table, new: &[u8]) -> Option<Vec<u8>> {
     let places: Option<Vec<usize>> =
         table.key.iter().map(|column| table.delivered.iter().position(|place| place == column)).collect();
-    let Some(places) = places else { return true };
-    project(new, &places, &mut after);
-    before != after
+    let mut key = Vec::new();
+    project(new, &places?, &mut key);
+    Some(key)
 }
 /// Casts every value to its column's type, so that the rows of one VALUES need not agree on a type of their own.
 fn cast_values(values: &mut ast::Values, table: &Table, listed: &[String]) -> Result<()> {
@@ -337,11 +356,14 @@ fn cast_values(values: &mut ast::Values, table: &Table, listed: &[String]) -> Re
     for row in &mut values.rows {
         for (value, data_type) in row.content.iter_mut().zip(&types) {
             let Some(data_type) = data_type.clone() else { continue };
-            let expr = Box::new(std::mem::replace(value, ast::Expr::value(ast::Value::Null)));
-            *value = ast::Expr::Cast { kind: ast::CastKind::TryCast, expr, data_type, array: false, format: None };
+            *value = as_type(std::mem::replace(value, ast::Expr::value(ast::Value::Null)), data_type);
         }
     }
     Ok(())
+}
+fn as_type(expr: ast::Expr, data_type: ast::DataType) -> ast::Expr {
+    let expr = Box::new(expr);
+    ast::Expr::Cast { kind: ast::CastKind::TryCast, expr, data_type, array: false, format: None }
 }
 /// The type as the parser has it; None for one that cannot be written in a CAST.
 fn written_type(data_type: &DataType) -> Option<ast::DataType> {

@@ -209,7 +209,7 @@ impl<'a> Outcome<'a> {
 }
 
 /// `name = value` for every column.
-fn described(schema: &Schema, mut row: &[u8]) -> String {
+pub(crate) fn described(schema: &Schema, mut row: &[u8]) -> String {
     let mut parts = Vec::new();
     for column in &schema.columns {
         let datum = Datum::decode(&mut row, &column.data_type);

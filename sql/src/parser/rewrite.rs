@@ -18,7 +18,10 @@ mod unnest;
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Ident, ObjectName, ObjectNamePart, TableAlias, VisitMut};
+use sqlparser::ast::{
+    Ident, ObjectName, ObjectNamePart, Query, SetExpr, SetOperator, SetQuantifier, Spanned as _, TableAlias, VisitMut,
+    VisitorMut,
+};
 
 pub use count_distinct::merge_distinct_counts;
 pub use lateral_view::explode_lateral_views;
@@ -47,9 +50,33 @@ pub fn rewrite(tree: &mut impl VisitMut) -> std::result::Result<Rewritten, Parse
     let lookups = take_lookups(tree)?;
     let kafka_reads = take_kafka_reads(tree)?;
     explode_lateral_views(tree)?;
+    refuse_multisets(tree)?;
     merge_distinct_counts(tree);
     name_apart(tree);
     Ok(Rewritten { lookups, kafka_reads })
+}
+
+/// Refuses EXCEPT ALL and INTERSECT ALL: the planner makes semi and anti joins of them, which do not count.
+fn refuse_multisets(tree: &mut impl VisitMut) -> Result<()> {
+    struct SetOperations;
+    impl VisitorMut for SetOperations {
+        type Break = ParseError;
+        fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<ParseError> {
+            flow(check_sets(&query.body))
+        }
+    }
+    fn check_sets(set: &SetExpr) -> Result<()> {
+        let SetExpr::SetOperation { op, set_quantifier, left, right } = set else { return Ok(()) };
+        if *op != SetOperator::Union && matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName) {
+            let message = format!("{op} ALL is not supported");
+            let help =
+                format!("use {op}, or number the equal rows with ROW_NUMBER() OVER (PARTITION BY ..) and compare those too");
+            return Err(ParseError::new(left.span().start.into(), message, help));
+        }
+        check_sets(left)?;
+        check_sets(right)
+    }
+    finish(tree.visit(&mut SetOperations))
 }
 
 /// Turns a result into what a visitor returns.

@@ -40,6 +40,8 @@ pub(super) struct GroupAggregate {
     types: Vec<DataType>,
     arguments: usize,
     order: Vec<SortKey>,
+    /// Whether equal arguments count once.
+    distinct: bool,
     result: DataType,
 }
 
@@ -51,6 +53,7 @@ impl GroupAggregate {
             types: types.to_vec(),
             arguments: call.arguments.len(),
             order: call.order_by.clone(),
+            distinct: call.distinct,
             result: call.data_type.clone(),
         }
     }
@@ -67,6 +70,10 @@ impl GroupAggregate {
             if fields.last() == Some(&Datum::Bool(true)) {
                 decoded.extend((0..*diff).map(|_| fields.clone()));
             }
+        }
+        if self.distinct {
+            decoded.sort_by(|a, b| a[..self.arguments].cmp(&b[..self.arguments]));
+            decoded.dedup_by(|a, b| a[..self.arguments] == b[..self.arguments]);
         }
         decoded.sort_by(|a, b| self.compare(a, b));
         let arrays: Vec<ArrayRef> = (0..self.arguments)

@@ -12,9 +12,13 @@ use datafusion::common::{Column, ExprSchema, Result};
 use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::logical_plan::Filter;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, not};
+use datafusion::logical_expr::{
+    BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit, not,
+};
 use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
+
+use crate::error::SqlError;
 
 /// The rule that turns subqueries into joins.
 const DECORRELATES: &str = "decorrelate_predicate_subquery";
@@ -64,15 +68,64 @@ fn rewrite(predicate: Expr, positive: bool, input: &LogicalPlan, changed: &mut b
             Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
         }
         Expr::Not(inner) => not(rewrite(*inner, !positive, input, changed)?),
-        Expr::InSubquery(asked) if asked.negated == positive => match exists(&asked, input)? {
+        Expr::InSubquery(asked) if asked.negated == positive && !is_compared(&asked) => match exists(&asked, input)? {
             Some(exists) => {
                 *changed = true;
                 exists
             }
             None => Expr::InSubquery(asked),
         },
-        other => other,
+        Expr::InSubquery(asked) if is_compared(&asked) => {
+            // A row that is there even where nothing matches: a comparison with its value.
+            *changed = true;
+            let value = Expr::ScalarSubquery(asked.subquery);
+            let asks = if asked.negated { Operator::NotEq } else { Operator::Eq };
+            Expr::BinaryExpr(BinaryExpr::new(asked.expr, asks, Box::new(value)))
+        }
+        Expr::Exists(asked) if gives_one_row(&asked.subquery.subquery) => {
+            *changed = true;
+            lit(!asked.negated)
+        }
+        other => {
+            refuse_inside(&other, input)?;
+            other
+        }
     })
+}
+/// Refuses an IN whose NULL matters to what is around it: the optimizer's joins know true and false alone.
+fn refuse_inside(expression: &Expr, input: &LogicalPlan) -> Result<()> {
+    if matches!(expression, Expr::InSubquery(_)) {
+        return Ok(());
+    }
+    let unknown = expression.exists(|part| match part {
+        Expr::InSubquery(asked) => may_be_unknown(asked, input),
+        _ => Ok(false),
+    })?;
+    if !unknown {
+        return Ok(());
+    }
+    let help = "use it in WHERE, with AND, OR and NOT, or join the subquery";
+    Err(SqlError::new("IN with a subquery cannot stand inside another expression, because it may be NULL", help).into())
+}
+/// Whether a subquery is an aggregate over all of its rows: one row, whatever they are.
+fn gives_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => gives_one_row(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => gives_one_row(&alias.input),
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        _ => false,
+    }
+}
+/// Whether the comparison that IN makes is NULL for some rows.
+fn may_be_unknown(asked: &InSubquery, input: &LogicalPlan) -> Result<bool> {
+    let rows = &asked.subquery.subquery;
+    let value = Expr::Column(Column::from(rows.schema().qualified_field(0)));
+    Ok(asked.expr.nullable(input.schema())? || value.nullable(rows.schema())?)
+}
+
+/// Whether a correlated IN asks about one value.
+fn is_compared(asked: &InSubquery) -> bool {
+    !asked.subquery.outer_ref_columns.is_empty() && gives_one_row(&asked.subquery.subquery)
 }
 
 /// Whether there is a row for which the comparison is not false; None where it is never NULL.
@@ -80,7 +133,7 @@ fn exists(asked: &InSubquery, input: &LogicalPlan) -> Result<Option<Expr>> {
     let rows = &asked.subquery.subquery;
     let value = Expr::Column(Column::from(rows.schema().qualified_field(0)));
     let has_outer = asked.expr.exists(|part| Ok(matches!(part, Expr::OuterReferenceColumn(..))))?;
-    if has_outer || !(asked.expr.nullable(input.schema())? || value.nullable(rows.schema())?) {
+    if has_outer || !may_be_unknown(asked, input)? {
         return Ok(None);
     }
     let mut outer = asked.subquery.outer_ref_columns.clone();

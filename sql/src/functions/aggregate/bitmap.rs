@@ -9,6 +9,7 @@
 //!
 //! NULL is ignored; a negative id cannot be in a bitmap and is ignored too. Of no argument the bitmap is empty.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -89,8 +90,9 @@ impl AggregateUDFImpl for GroupBitmap {
     fn default_value(&self, _: &ArrowType) -> Result<ScalarValue> {
         Ok(self.result(&RoaringTreemap::new()))
     }
-    fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(Folding { fold: self.fold, state: self.state, set: None }))
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        let seen = (args.is_distinct && self.fold == Fold::Xor).then(BTreeSet::new);
+        Ok(Box::new(Folding { fold: self.fold, state: self.state, set: None, seen }))
     }
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         Ok(vec![Arc::new(Field::new(format!("{}[set]", args.name), ArrowType::LargeBinary, true))])
@@ -113,6 +115,8 @@ struct Folding {
     state: bool,
     /// None before the first argument: the neutral element of AND is no bitmap.
     set: Option<RoaringTreemap>,
+    /// The bitmaps that were folded already, where equal ones count once and that matters.
+    seen: Option<BTreeSet<Vec<u8>>>,
 }
 impl fmt::Debug for Folding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -122,6 +126,9 @@ impl fmt::Debug for Folding {
 impl Folding {
     fn fold_bitmaps(&mut self, array: &ArrayRef) -> Result<()> {
         for bytes in array.as_binary::<i64>().iter().flatten() {
+            if self.seen.as_mut().is_some_and(|seen| !seen.insert(bytes.to_vec())) {
+                continue;
+            }
             let Some(set) = decode_bitmap(bytes) else { return exec_err!("a BITMAP cannot be read") };
             match (&mut self.set, self.fold) {
                 (none @ None, _) => *none = Some(set),
@@ -146,6 +153,9 @@ impl Accumulator for Folding {
         Ok(())
     }
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        if self.seen.is_some() {
+            return exec_err!("distinct bitmaps are folded in one partition");
+        }
         self.fold_bitmaps(&states[0])
     }
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
