@@ -96,6 +96,17 @@ pub(crate) struct RecordArguments {
 }
 
 impl RecordArguments {
+    /// Refuses a time to stop at that has not come yet: what the topics hold by then is not known.
+    pub(crate) fn check_past(&self) -> Result<(), EngineError> {
+        let Some(until) = self.until.as_deref() else { return Ok(()) };
+        #[expect(clippy::disallowed_methods, reason = "a person's time is held against the machine's")]
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_micros());
+        if u128::try_from(instant("--until", until)?).is_ok_and(|until| until > now) {
+            let help = "record without --until and stop it with Ctrl-C, or name a time that has passed";
+            return Err(EngineError::new(format!("--until \"{until}\" has not come yet"), help));
+        }
+        Ok(())
+    }
     /// What the arguments ask for.
     pub(crate) fn options(&self) -> Result<RecordOptions, EngineError> {
         let mut options = Vec::new();

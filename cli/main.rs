@@ -80,6 +80,7 @@ fn command(arguments: Arguments) -> Result<(), EngineError> {
         Command::Shell { options } => shell::run(&options),
         Command::Record(arguments) => {
             let options = arguments.options()?;
+            arguments.check_past()?;
             let records = record(&options, &mut |news| eprintln!("{news}"), &*stop_signal()?)?;
             eprintln!("{records} records recorded in {}", options.out.display());
             Ok(())

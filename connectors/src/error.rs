@@ -48,6 +48,18 @@ pub enum Error {
         /// The topic's folder.
         path: PathBuf,
     },
+    /// A partition goes back while it is recorded: its topic was made anew.
+    #[error(
+        "topic \"{topic}\" partition {partition} begins again at offset {offset}, and a recording holds one generation of it"
+    )]
+    RecordedAnew {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The offset that is there already.
+        offset: u64,
+    },
     /// A recording would go into a folder that holds something.
     #[error("\"{path}\" is not empty")]
     NotEmpty {
@@ -241,6 +253,7 @@ impl Error {
             Error::PartitionTwice { partition, .. } => {
                 format!("remove one of \"{partition}.jsonl\" and \"{partition}.jsonl.zst\"")
             }
+            Error::RecordedAnew { .. } => "what came before is recorded; begin another recording in a folder of its own".into(),
             Error::NotEmpty { .. } => "record into a folder of its own: what is in this one stays as it is".into(),
             Error::NotAPartition { .. } => {
                 "a topic's folder holds <partition>.jsonl and <partition>.jsonl.zst only, e.g. 0.jsonl".into()

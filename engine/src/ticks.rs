@@ -272,6 +272,12 @@ impl Sources {
                 };
                 group.iter().find(named).unwrap_or(&group[0]).at(EngineError::from(error))
             })?;
+            if let Some(topic) = kafka.topics().iter().find(|topic| self.recording.is_some() && self.reads_topic(topic)) {
+                return Err(group[0].at(EngineError::new(
+                    format!("topic \"{topic}\" is read twice, from other brokers or offsets, and a recording holds it once"),
+                    "give all tables of a topic the same brokers and 'scan.*' options, or run it without --record",
+                )));
+            }
             let readers = group.iter().map(|table| table.reader(kafka.topics())).collect::<Result<Vec<_>>>()?;
             self.open.push(Source::new(Feed::Kafka(Box::new(kafka)), readers));
         }
@@ -456,6 +462,12 @@ impl Sources {
     /// Ends what was written down.
     pub(crate) fn finish_recording(&mut self) -> Result<()> {
         Ok(self.recording.take().map_or(Ok(()), Recording::finish)?)
+    }
+    /// Whether a source is open that reads this topic.
+    fn reads_topic(&self, topic: &str) -> bool {
+        self.open
+            .iter()
+            .any(|source| matches!(&source.feed, Feed::Kafka(kafka) if kafka.topics().iter().any(|t| t == topic)))
     }
     /// Whether a recording is replayed that does not say where its ticks ended.
     pub(crate) fn cuts_ticks_anew(&self) -> bool {

@@ -170,3 +170,33 @@ fn a_live_run_is_replayed_tick_for_tick() {
     assert!(live[1].lines().count() > 20);
     assert!(live == run("replayed", &["--replay", "recording"]));
 }
+
+#[test]
+fn a_topic_that_is_read_in_two_ways_is_not_recorded() {
+    let Some(broker) = shared() else { return };
+    broker.create_topic("twice", 1);
+    let folder = tempfile::tempdir().unwrap();
+    let table = |name: &str, mode: &str| {
+        format!(
+            "CREATE TABLE {name} (v BYTES) WITH ('connector' = 'kafka', 'topic' = 'twice', 'format' = 'raw', \
+             'properties.bootstrap.servers' = '{}', 'scan.startup.mode' = '{mode}', 'scan.bounded.mode' = 'latest-offset');\n",
+            broker.address()
+        )
+    };
+    let sql =
+        table("a", "earliest-offset") + &table("b", "latest-offset") + "SELECT COUNT(*) FROM a; SELECT COUNT(*) FROM b";
+    std::fs::write(folder.path().join("job.sql"), sql).unwrap();
+    let run = deltaworks(folder.path(), &["run", "job.sql", "--record", "recording"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("topic \"twice\" is read twice"), "{}", run.stderr);
+    assert_eq!(deltaworks(folder.path(), &["run", "job.sql"]).code, Some(0));
+}
+
+#[test]
+fn a_time_that_has_not_come_ends_no_recording() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["record", "--brokers", "localhost:1", "--topic", "t", "--out", "o", "--until", "9999-01-01 00:00:00"];
+    let run = deltaworks(folder.path(), &arguments);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("has not come yet"), "{}", run.stderr);
+}

@@ -11,6 +11,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::client::Connection;
 use super::fetch::Fetcher;
@@ -237,11 +238,20 @@ impl RecordSource for KafkaSource {
     }
 }
 
+/// How long a client may take to leave its brokers.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 impl Drop for KafkaSource {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
         self.shared.fetch.ring();
-        if let Some(thread) = self.thread.take() {
+        let Some(thread) = self.thread.take() else { return };
+        // The client may wait for an answer to a commit for as long as its brokers are away: it is left behind then.
+        let begin = Instant::now();
+        while !thread.is_finished() && begin.elapsed() < FAREWELL {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if thread.is_finished() {
             // A panic there was reported when it happened; there is nobody to tell it again.
             let _ = thread.join();
         }

@@ -60,20 +60,26 @@ impl Recording {
     pub fn meet(&mut self, topics: &[String], partitions: &[PartitionProgress]) -> Result<()> {
         partitions.iter().try_for_each(|p| self.partition(&topics[p.topic as usize], p.partition).map(|_| ()))
     }
-    /// Writes records down. One that is written already, because two tables read the topic, is passed over.
+    /// Writes records down. A topic must come from one source.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// A file that cannot be written; an offset that was written already.
     pub fn write(&mut self, topics: &[String], records: &Records) -> Result<()> {
         for record in records.iter() {
             let mut line = std::mem::take(&mut self.line);
-            let partition = self.partition(&topics[record.topic as usize], record.partition)?;
-            if record.offset >= partition.next_offset {
-                partition.next_offset = record.offset + 1;
-                line.clear();
-                write_record(&record, &mut line);
-                partition.lines.write(&line)?;
+            let topic = &topics[record.topic as usize];
+            let partition = self.partition(topic, record.partition)?;
+            // A line of a recording that is no record has the offset behind the one before it, which the next may have too.
+            if record.offset < partition.next_offset && record.broken.is_none() {
+                let (topic, partition, offset) = (topic.clone(), record.partition, record.offset);
+                return Err(Error::RecordedAnew { topic, partition, offset });
             }
+            if record.broken.is_none() {
+                partition.next_offset = record.offset + 1;
+            }
+            line.clear();
+            write_record(&record, &mut line);
+            partition.lines.write(&line)?;
             self.line = line;
         }
         Ok(())
@@ -264,8 +270,8 @@ mod tests {
         let partition = PartitionProgress { topic: 0, partition: 0, records: 0, next_offset: 0, ended: false, lag: None };
         recording.meet(&topics, std::slice::from_ref(&partition)).expect("met");
         recording.write(&topics, &given).expect("written");
-        // What a second reader of the topic brings is there already.
-        recording.write(&topics, &given).expect("written");
+        // What begins again is not the same topic.
+        assert_eq!(recording.write(&topics, &given).is_err(), !given.is_empty());
         let upto = BTreeMap::from([(("t".to_owned(), 0), 1_000)]);
         recording.tick(7, 1_780_704_000_123_456, &upto).expect("noted");
         recording.finish().expect("finished");
