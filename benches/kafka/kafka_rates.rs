@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 use deltaworks_benches::Result;
 use deltaworks_benches::input::Lines;
 use deltaworks_benches::measure::Measured;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -61,7 +63,22 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// Makes the topic, of one partition, where it is not there yet.
+fn create_topic(arguments: &Arguments) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &arguments.brokers).create()?;
+    // The records' timestamps are old: a broker would throw them away while they are read.
+    let topic = NewTopic::new(&arguments.topic, 1, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let created = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()))?;
+    match created.into_iter().next() {
+        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
+        Some(Err((topic, code))) => Err(format!("could not make the topic {topic}: {code}").into()),
+    }
+}
+
 fn produce(arguments: &Arguments, files: &[PathBuf], key: &str, timestamp: Option<&str>) -> Result<u64> {
+    create_topic(arguments)?;
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", &arguments.brokers)
         .set("enable.idempotence", "true")
