@@ -248,8 +248,9 @@ impl Engine {
             .map(|(name, entry)| (name.clone(), entry))
             .collect();
         self.sources.start(&self.options, &wanted)?;
-        let frozen = self.catalog.frozen();
-        if self.sources.cuts_ticks_anew() && !frozen.is_empty() && !wanted.is_empty() {
+        let anew = !wanted.is_empty() && self.sources.cuts_ticks_anew();
+        let frozen = if anew { self.catalog.frozen() } else { BTreeSet::new() };
+        if !frozen.is_empty() {
             let names: Vec<&str> = frozen.iter().map(|name| short(name)).collect();
             self.say(&format!(
                 "note: the recording has no ticks: what {} froze may differ from the run that was recorded",

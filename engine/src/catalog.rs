@@ -16,7 +16,7 @@ use deltaworks_sql::expr::ScalarExpr;
 use deltaworks_sql::external::{CallSite, ResultsTable};
 use deltaworks_sql::lower::{TableFacts, TableInfo};
 use deltaworks_sql::parser::Name;
-use deltaworks_sql::plan::{JoinKind, Node, Plan};
+use deltaworks_sql::plan::{Node, Plan};
 use deltaworks_sql::render::{Kept, MergeSpecification};
 use sqlparser::ast;
 
@@ -294,23 +294,14 @@ impl Catalog {
     /// The tables whose rows are a function of the input and of the ticks: what a lookup join found, when a row
     /// was written.
     pub(crate) fn frozen(&self) -> BTreeSet<String> {
-        let looks_up = |plan: &Plan| {
-            let mut found = false;
-            plan.walk(&mut |plan| {
-                if let Node::Join(join) = &plan.node {
-                    found |= matches!(join.kind, JoinKind::LookupInner | JoinKind::LookupLeft);
-                }
-            });
-            found
-        };
         let entries = self.entries.iter().filter(|(_, entry)| match &entry.kind {
-            Kind::Dynamic(view) => view.stamp.is_some() || looks_up(&view.plan),
+            Kind::Dynamic(view) => view.stamp.is_some() || view.plan.has_lookup(),
             // Numbers follow the ticks too, and so do histories of one ids.
             Kind::Table(table) => table.number.is_some(),
             Kind::History(_) => true,
             Kind::Inlined(..) | Kind::Errors(_) => false,
         });
-        let inserts = self.inserts.iter().filter(|insert| insert.stamp.is_some() || looks_up(&insert.plan));
+        let inserts = self.inserts.iter().filter(|insert| insert.stamp.is_some() || insert.plan.has_lookup());
         entries.map(|(name, _)| name.clone()).chain(inserts.map(|insert| insert.target.clone())).collect()
     }
     /// The qualified name: without a schema, the current one.

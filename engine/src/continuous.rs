@@ -64,7 +64,7 @@ impl Engine {
             Some(place) => table.places(&insert.columns)?.get(place).copied(),
             None => take_stamp(&mut continuous.plan)?,
         };
-        let lookups = deltaworks_sql::render::has_lookup(&continuous.plan);
+        let lookups = continuous.plan.has_lookup();
         let sink = table.connector.is_some();
         if sink && lookups {
             return Err(EngineError::new(

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, try_cast};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use deltaworks_dataflow::row::{project, split_field};
 use deltaworks_dataflow::{CommandKind, DataType, Datum, Diff, Row};
 use deltaworks_sql::parser::{Body, Name, rewrite};
@@ -15,7 +15,7 @@ use crate::create::columns_help;
 use crate::error::EngineError;
 use crate::query::{Answered, short};
 use crate::script::Engine;
-use crate::write::check_not_null;
+use crate::write::{cast_column, check_not_null};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -112,10 +112,8 @@ fn repaired_plan(table: &Table, plan: LogicalPlan) -> Result<LogicalPlan> {
     }
     let mut expressions = Vec::new();
     for (index, place) in table.delivered.iter().enumerate() {
-        let column = &columns[if whole { *place } else { index }];
-        let schema = &table.schema.columns[*place];
-        expressions
-            .push(try_cast(Expr::Column(column.clone()), schema.data_type.to_arrow()).alias(format!("column {index}")));
+        let cast = cast_column(&plan, if whole { *place } else { index }, &table.schema.columns[*place].data_type);
+        expressions.push(cast.alias(format!("column {index}")));
     }
     for ((name, data_type), column) in PLACE.iter().zip(&columns[given..]) {
         expressions.push(cast(Expr::Column(column.clone()), data_type.to_arrow()).alias(*name));

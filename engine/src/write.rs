@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, try_cast};
 use datafusion::prelude::lit;
 use datafusion::scalar::ScalarValue;
@@ -89,13 +90,11 @@ impl Engine {
     /// The plan's columns as the table's delivered ones: in place or by the listed names, cast, defaults filled in.
     pub(crate) fn insert_plan(&mut self, table: &Table, listed: &[String], plan: LogicalPlan) -> Result<LogicalPlan> {
         let places = table.places_for(listed, plan.schema().fields().len())?;
-        let columns = plan.schema().columns();
         let mut expressions = Vec::new();
         for place in &table.delivered {
             let column = &table.schema.columns[*place];
-            let target = column.data_type.to_arrow();
             let expression = match places.iter().position(|p| p == place) {
-                Some(index) => try_cast(Expr::Column(columns[index].clone()), target),
+                Some(index) => cast_column(&plan, index, &column.data_type),
                 None => lit(self.default_value(table, *place)?),
             };
             expressions.push(expression.alias(&column.name));
@@ -160,12 +159,7 @@ impl Engine {
         let new = |place: &usize| {
             let column = &table.schema.columns[*place].name;
             let old = || ast::Expr::Identifier(ast::Ident::with_quote('"', column));
-            // The cast is made before constants are folded: one that fails is counted.
-            let cast = |expr: &ast::Expr| match written_type(&table.schema.columns[*place].data_type) {
-                Some(data_type) => as_type(expr.clone(), data_type),
-                None => expr.clone(),
-            };
-            let expr = assigned.get(place).map(cast).unwrap_or_else(old);
+            let expr = assigned.get(place).cloned().unwrap_or_else(old);
             ast::SelectItem::ExprWithAlias { expr, alias: ast::Ident::with_quote('"', marked_name(column, "new")) }
         };
         let new = table.delivered.iter().map(new).collect();
@@ -209,9 +203,9 @@ impl Engine {
         let width = table.schema.len();
         let columns = plan.schema().columns();
         let mut expressions: Vec<Expr> = columns[..width].iter().cloned().map(Expr::Column).collect();
-        for (column, place) in columns[width..].iter().zip(&table.delivered) {
-            let target = table.schema.columns[*place].data_type.to_arrow();
-            expressions.push(try_cast(Expr::Column(column.clone()), target).alias(&column.name));
+        for (index, place) in (width..).zip(&table.delivered) {
+            let cast = cast_column(&plan, index, &table.schema.columns[*place].data_type);
+            expressions.push(cast.alias(&columns[index].name));
         }
         let plan = LogicalPlanBuilder::from(plan).project(expressions)?.build()?;
         self.run(plan, &names)
@@ -356,14 +350,25 @@ fn cast_values(values: &mut ast::Values, table: &Table, listed: &[String]) -> Re
     for row in &mut values.rows {
         for (value, data_type) in row.content.iter_mut().zip(&types) {
             let Some(data_type) = data_type.clone() else { continue };
-            *value = as_type(std::mem::replace(value, ast::Expr::value(ast::Value::Null)), data_type);
+            let expr = Box::new(std::mem::replace(value, ast::Expr::value(ast::Value::Null)));
+            *value = ast::Expr::Cast { kind: ast::CastKind::TryCast, expr, data_type, array: false, format: None };
         }
     }
     Ok(())
 }
-fn as_type(expr: ast::Expr, data_type: ast::DataType) -> ast::Expr {
-    let expr = Box::new(expr);
-    ast::Expr::Cast { kind: ast::CastKind::TryCast, expr, data_type, array: false, format: None }
+/// A column of a plan, cast to a type. A constant is cast itself: behind a column it would be folded before its failure is counted.
+pub(crate) fn cast_column(plan: &LogicalPlan, index: usize, target: &DataType) -> Expr {
+    let constant = match plan {
+        LogicalPlan::Projection(projection) => Some(projection.expr[index].clone().unalias()).filter(is_constant),
+        _ => None,
+    };
+    try_cast(constant.unwrap_or_else(|| Expr::Column(plan.schema().columns().swap_remove(index))), target.to_arrow())
+}
+fn is_constant(expr: &Expr) -> bool {
+    let reads_more = |part: &Expr| {
+        Ok(matches!(part, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::OuterReferenceColumn(..)))
+    };
+    !expr.any_column_refs() && !expr.is_volatile() && !expr.exists(reads_more).unwrap_or(true)
 }
 /// The type as the parser has it; None for one that cannot be written in a CAST.
 fn written_type(data_type: &DataType) -> Option<ast::DataType> {

@@ -63,6 +63,10 @@ impl Plan {
             Node::Bitmaps(bitmaps) => vec![&mut bitmaps.input],
         }
     }
+    /// Whether it has a lookup join.
+    pub fn has_lookup(&self) -> bool {
+        matches!(&self.node, Node::Join(join) if join.kind.is_lookup()) || self.inputs().into_iter().any(Plan::has_lookup)
+    }
     /// Calls `see` with this plan and everything below it, parents first.
     pub fn walk<'a>(&'a self, see: &mut impl FnMut(&'a Plan)) {
         see(self);
@@ -187,6 +191,13 @@ pub enum JoinKind {
     LookupInner,
     /// The same, keeping unmatched left rows with NULLs.
     LookupLeft,
+}
+
+impl JoinKind {
+    /// Whether only left changes probe.
+    pub fn is_lookup(self) -> bool {
+        matches!(self, JoinKind::LookupInner | JoinKind::LookupLeft)
+    }
 }
 
 /// A join of two inputs. Output: the left columns, then the right columns (semi and anti: the left columns only).

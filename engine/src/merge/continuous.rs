@@ -13,7 +13,7 @@ use deltaworks_operators::merge::Engine as MergeEngine;
 use deltaworks_sql::expr::{BinaryOp, ScalarExpr, lower_expr};
 use deltaworks_sql::parser::{Body, Statement};
 use deltaworks_sql::plan::{Node, Plan};
-use deltaworks_sql::render::{MergeClause, MergeSpecification, has_lookup};
+use deltaworks_sql::render::{MergeClause, MergeSpecification};
 use sqlparser::ast;
 
 use super::{Action, Clause, Parts, When};
@@ -67,7 +67,7 @@ impl Engine {
             from.relation = parts.source.clone();
         }
         let source = self.continuous(&Body { query, hints }, RowsFor::Others)?;
-        if source.stamp.is_some() || has_lookup(&source.plan) {
+        if source.stamp.is_some() || source.plan.has_lookup() {
             return Err(EngineError::new(
                 "the source of a continuous MERGE is no function of the tables",
                 "put lookup joins and WRITE_TIMESTAMP() into a keyed table, and merge from that",

@@ -95,7 +95,7 @@ pub(super) fn check(plan: &Plan) -> Result<()> {
 /// # Errors
 /// A lookup join over a left side that changes, below anything but projections and filters.
 pub(super) fn output(plan: &Plan, tables: &dyn TableInfo) -> Result<Option<LookupOutput>> {
-    if !has_lookup(plan) {
+    if !plan.has_lookup() {
         return Ok(None);
     }
     let append_only = is_append_only(plan, tables);
@@ -111,22 +111,10 @@ pub(super) fn output(plan: &Plan, tables: &dyn TableInfo) -> Result<Option<Looku
     }
 }
 
-fn has_lookup(plan: &Plan) -> bool {
-    let mut found = false;
-    plan.walk(&mut |node| {
-        found |= matches!(&node.node, Node::Join(join) if is_lookup(join.kind));
-    });
-    found
-}
-
-fn is_lookup(kind: JoinKind) -> bool {
-    matches!(kind, JoinKind::LookupInner | JoinKind::LookupLeft)
-}
-
 /// The columns that are functions of the left side alone; None where something else than a projection, a filter or a further
 /// lookup stands on top.
 fn left_columns(plan: &Plan) -> Option<Columns> {
-    if !has_lookup(plan) {
+    if !plan.has_lookup() {
         return Some((0..plan.schema.len()).collect());
     }
     match &plan.node {
@@ -136,7 +124,7 @@ fn left_columns(plan: &Plan) -> Option<Columns> {
             Some((0..expressions.len()).filter(stable).collect())
         }
         Node::Filter { input, .. } => left_columns(input),
-        Node::Join(join) if is_lookup(join.kind) && !has_lookup(&join.right) => left_columns(&join.left),
+        Node::Join(join) if join.kind.is_lookup() && !join.right.has_lookup() => left_columns(&join.left),
         _ => None,
     }
 }
@@ -144,7 +132,7 @@ fn left_columns(plan: &Plan) -> Option<Columns> {
 /// Whether every lookup join has an append-only left side.
 fn lookups_append(plan: &Plan, tables: &dyn TableInfo) -> bool {
     let own = match &plan.node {
-        Node::Join(join) if is_lookup(join.kind) => is_append_only(&join.left, tables),
+        Node::Join(join) if join.kind.is_lookup() => is_append_only(&join.left, tables),
         _ => true,
     };
     own && plan.inputs().into_iter().all(|input| lookups_append(input, tables))

@@ -10,7 +10,7 @@ use sqlparser::ast;
 use super::TableInfo;
 use crate::error::SqlError;
 use crate::functions::external::is_external;
-use crate::plan::{JoinKind, Node, Plan};
+use crate::plan::{Node, Plan};
 
 /// Volatile functions that the engine gives a meaning of its own.
 const ALLOWED: [&str; 1] = ["write_timestamp"];
@@ -120,9 +120,7 @@ pub(super) fn node(plan: &LogicalPlan) -> SqlError {
 /// The table and the operator that would need its rows again.
 pub fn check_streams(plan: &Plan, tables: &dyn TableInfo) -> Result<(), SqlError> {
     let needs = match &plan.node {
-        Node::Join(join) if matches!(join.kind, JoinKind::LookupInner | JoinKind::LookupLeft) => {
-            needs_rows("lookup join", &join.right, tables)
-        }
+        Node::Join(join) if join.kind.is_lookup() => needs_rows("lookup join", &join.right, tables),
         Node::Join(_) | Node::DeltaJoin(_) | Node::Lookback(_) => {
             plan.inputs().into_iter().find_map(|input| needs_rows("join", input, tables))
         }

@@ -22,7 +22,7 @@ use super::merge::MergeSpecification;
 use super::shape::Shape;
 use crate::error::SqlError;
 use crate::expr::ScalarExpr;
-use crate::plan::{Join, JoinKind, Node, Plan};
+use crate::plan::{Join, Node, Plan};
 
 /// The table that a continuous INSERT writes.
 #[derive(Clone, Debug)]
@@ -40,22 +40,14 @@ pub struct InsertTarget {
     pub stopped: Arc<AtomicBool>,
 }
 
-/// Whether the plan has a lookup join.
-pub fn has_lookup(plan: &Plan) -> bool {
-    matches!(&plan.node, Node::Join(join) if is_lookup(join.kind)) || plan.inputs().into_iter().any(has_lookup)
-}
-fn is_lookup(kind: JoinKind) -> bool {
-    matches!(kind, JoinKind::LookupInner | JoinKind::LookupLeft)
-}
-
 /// The keys of a lost row, over the columns of the first plan below the lookups; or why they cannot be known.
 fn lost_keys(plan: &Plan, keys: Vec<ScalarExpr>) -> Result<(&Plan, Vec<ScalarExpr>), SqlError> {
     match &plan.node {
-        Node::Project { input, expressions } if has_lookup(input) => {
+        Node::Project { input, expressions } if input.has_lookup() => {
             lost_keys(input, keys.iter().map(|key| key.substitute(expressions)).collect())
         }
-        Node::Filter { input, .. } if has_lookup(input) => lost_keys(input, keys),
-        Node::Join(join) if is_lookup(join.kind) => {
+        Node::Filter { input, .. } if input.has_lookup() => lost_keys(input, keys),
+        Node::Join(join) if join.kind.is_lookup() => {
             let left = join.left.schema.len();
             let mut read = std::collections::BTreeSet::new();
             keys.iter().for_each(|key| key.columns(&mut read));
@@ -67,7 +59,7 @@ fn lost_keys(plan: &Plan, keys: Vec<ScalarExpr>) -> Result<(&Plan, Vec<ScalarExp
             }
             lost_keys(&join.left, keys)
         }
-        _ if has_lookup(plan) => Err(SqlError::new(
+        _ if plan.has_lookup() => Err(SqlError::new(
             "a lookup join cannot stand below this operation",
             "apply it after the lookups' result is in a table",
         )),
@@ -80,7 +72,7 @@ fn lost_keys(plan: &Plan, keys: Vec<ScalarExpr>) -> Result<(&Plan, Vec<ScalarExp
 /// # Errors
 /// Where the rows that the query loses could not be found again.
 pub fn check_lookups(plan: &Plan, key: &[usize]) -> Result<(), SqlError> {
-    if !has_lookup(plan) {
+    if !plan.has_lookup() {
         return Ok(());
     }
     if key.is_empty() {
@@ -116,7 +108,7 @@ impl<'s> Renderer<'_, '_, 's> {
             statement: target.statement,
             start: self.build.start,
         };
-        let (rows, deletes) = if has_lookup(plan) {
+        let (rows, deletes) = if plan.has_lookup() {
             let gains = self.gains(plan);
             (self.map_whole(gains, plan.schema.len(), Shape::rows()), Some(self.losses(plan, &target.key)?))
         } else {
@@ -169,15 +161,15 @@ impl<'s> Renderer<'_, '_, 's> {
     /// The query's rows where lookup joins are below: each gain of their left side, probed once.
     fn gains(&mut self, plan: &Plan) -> Collection<'s> {
         match &plan.node {
-            Node::Project { input, expressions } if has_lookup(input) => {
+            Node::Project { input, expressions } if input.has_lookup() => {
                 let rows = self.gains(input);
                 self.map_whole(rows, input.schema.len(), Shape::rows().after_project(&input.schema, expressions))
             }
-            Node::Filter { input, predicate } if has_lookup(input) => {
+            Node::Filter { input, predicate } if input.has_lookup() => {
                 let rows = self.gains(input);
                 self.map_whole(rows, input.schema.len(), Shape::rows().after_filter(&input.schema, predicate))
             }
-            Node::Join(join) if is_lookup(join.kind) => self.probe(join),
+            Node::Join(join) if join.kind.is_lookup() => self.probe(join),
             _ => {
                 let rows = consolidate(self.rows(plan), "Consolidate");
                 collection(rows.inner.flat_map(|(row, time, diff)| (diff > 0).then_some((row, time, diff))))

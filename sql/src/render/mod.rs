@@ -42,7 +42,7 @@ use crate::plan::{ClockVariable, Node, Plan, SortKey};
 use crate::session::Session;
 
 pub use analyze::{Measured, add_report};
-pub use insert::{InsertTarget, check_lookups, has_lookup};
+pub use insert::{InsertTarget, check_lookups};
 pub use merge::{MergeClause, MergeSpecification};
 pub use recompute::check_windows;
 pub use table::{EXPIRED, TableSpec};

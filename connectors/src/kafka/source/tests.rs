@@ -1,3 +1,5 @@
+//! The source: merging by itself, and reading from a mock cluster.
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
