@@ -7,7 +7,7 @@
 //! A client hides from its caller that a broker is away and tries on for ever. At the start that is wrong: [`connect`] fails
 //! within seconds, with the reason. While a job runs it is right, and [`Watch`] tells what is going on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -122,7 +122,8 @@ impl Connection {
     /// The settings of a client, without those that are of consumers or producers alone: the other kind would complain.
     fn config(&self, without: &[&str]) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set_log_level(RDKafkaLogLevel::Error);
+        // What the client learns about topics is told by its log alone: see [`Watch::made_anew`].
+        config.set_log_level(RDKafkaLogLevel::Debug);
         // Certificates lie elsewhere in every system, and OpenSSL comes with us.
         config.set("ssl.ca.location", "probe");
         config.set("client.id", "deltaworks");
@@ -132,6 +133,8 @@ impl Connection {
         if self.properties.contains_key("ssl.ca.pem") {
             config.remove("ssl.ca.location");
         }
+        let debug = self.get("debug").map_or("metadata".to_owned(), |more| format!("metadata,{more}"));
+        config.set("debug", debug);
         config
     }
     /// The settings of a consumer; what is set on top is the caller's.
@@ -208,8 +211,12 @@ struct State {
     broken: Option<String>,
     /// Whether no broker is there, since all of them went.
     down: bool,
+    /// Whether a broker answered once: what it then says of our login is a matter of the moment.
+    known: bool,
     /// By topic and partition, the offset after the last record that there is.
     ends: BTreeMap<(String, i32), i64>,
+    /// Topics of which another of the same name came.
+    anew: BTreeSet<String>,
 }
 
 impl Watch {
@@ -232,7 +239,13 @@ impl Watch {
     }
     /// Notes that a broker answers.
     pub fn answered(&self) {
-        self.lock().down = false;
+        let mut state = self.lock();
+        (state.down, state.known) = (false, true);
+    }
+    /// Topics that went and of which others of the same name came, since this was asked last. The client itself goes on in the
+    /// middle of such a topic.
+    pub fn made_anew(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.lock().anew)
     }
     /// The offset after the last record of a partition, as the client last heard.
     pub fn end_of(&self, topic: &str, partition: i32) -> Option<i64> {
@@ -244,18 +257,31 @@ impl Watch {
 }
 
 impl ClientContext for Watch {
-    fn log(&self, _level: RDKafkaLogLevel, _facility: &str, _message: &str) {
-        // What matters comes as an error too.
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Everything else that matters comes as an error too.
+        if facility == "METADATA"
+            && let Some(topic) = another_of_its_name(message)
+        {
+            self.lock().anew.insert(topic.to_owned());
+        }
     }
     fn error(&self, error: KafkaError, reason: &str) {
+        use RDKafkaErrorCode as Code;
         let mut state = self.lock();
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::SSL) => {
+            Some(Code::Authentication | Code::SaslAuthenticationFailed) if !is_cut(reason) => {
                 state.refused = Some(short_reason(reason));
             }
-            Some(RDKafkaErrorCode::AllBrokersDown) => state.down = true,
+            // A broker that goes leaves handshakes half done, too.
+            Some(Code::SSL) if !state.known && !is_cut(reason) => state.refused = Some(short_reason(reason)),
+            Some(Code::AllBrokersDown) => state.down = true,
             Some(
-                RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve | RDKafkaErrorCode::OperationTimedOut,
+                Code::Authentication
+                | Code::SaslAuthenticationFailed
+                | Code::SSL
+                | Code::BrokerTransportFailure
+                | Code::Resolve
+                | Code::OperationTimedOut,
             ) => {
                 state.broken = Some(short_reason(reason));
             }
@@ -278,6 +304,21 @@ impl ClientContext for Watch {
     }
 }
 impl ConsumerContext for Watch {}
+
+/// Whether a login came to nothing because the connection broke: the next try may do better.
+fn is_cut(reason: &str) -> bool {
+    ["Broker transport failure", "Disconnected", "Connection reset", "Timed out", "timed out"]
+        .iter()
+        .any(|cut| reason.contains(cut))
+}
+/// The topic of which a line of the client's log says that it is another one now: `[thrd:main]: Topic t changed id from X to Y`.
+fn another_of_its_name(message: &str) -> Option<&str> {
+    let (before, ids) = message.split_once(" changed id from ")?;
+    let (_, topic) = before.split_once("Topic ")?;
+    let (old, _) = ids.split_once(" to ")?;
+    // Of a topic that was not known before the id is zero.
+    (!old.trim_end_matches('=').bytes().all(|letter| letter == b'A')).then_some(topic)
+}
 
 /// Waits until a broker answers and returns what it says of a topic, or of all.
 ///

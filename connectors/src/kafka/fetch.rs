@@ -48,8 +48,8 @@ pub(super) struct Reading {
     pub(super) gone: bool,
     /// Whether the broker did not know the topic when it was asked last.
     pub(super) missing: bool,
-    /// Its log was once shorter than what was read of it.
-    pub(super) short: bool,
+    /// Its log is another one than what was read of it: it was once shorter, or its topic has another id.
+    pub(super) another: bool,
 }
 
 impl Reading {
@@ -135,7 +135,7 @@ impl Fetcher {
             stop,
             gone: false,
             missing: false,
-            short: false,
+            another: false,
         };
         self.readings.push(reading);
         if !ended {
@@ -197,6 +197,7 @@ impl Fetcher {
     /// Looks at everything once; returns whether something came.
     fn round(&mut self) -> Result<bool> {
         self.events()?;
+        self.begin_anew()?;
         let mut moved = false;
         for index in 0..self.readings.len() {
             moved |= self.fetch(index)?;

@@ -8,7 +8,7 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::fetch::{Fetcher, broken};
+use super::fetch::{Fetcher, Reading, broken};
 use super::shared::Standing;
 use super::topics::{self, Span};
 use crate::error::{Error, Result};
@@ -54,29 +54,51 @@ impl Fetcher {
             _ => Ok(()),
         }
     }
+    /// Takes in that topics went and others of their names came.
+    fn hear_of_others(&mut self) {
+        let anew = self.watch.made_anew();
+        for reading in self.readings.iter_mut().filter(|reading| anew.contains(&reading.topic)) {
+            reading.another = true;
+        }
+    }
+    /// Reads from their beginning topics that were made anew and did not go unseen.
+    pub(super) fn begin_anew(&mut self) -> Result<()> {
+        self.hear_of_others();
+        for index in 0..self.readings.len() {
+            let Reading { another, gone, queue, .. } = &self.readings[index];
+            if *another && !gone && queue.is_some() {
+                self.restore(index, false)?;
+            }
+        }
+        Ok(())
+    }
     /// Finds where a partition goes on that was gone, or whose next offset the broker did not have.
     fn restore(&mut self, index: usize, out_of_range: bool) -> Result<()> {
         let (topic, partition) = (self.readings[index].topic.clone(), self.readings[index].partition);
-        let Ok((low, high)) = self.consumer.fetch_watermarks(&topic, partition, QUESTION) else {
+        // Asked first, so that the client knows which topic of that name it is, and does not tell it later.
+        let known = self.consumer.fetch_metadata(Some(&topic), QUESTION);
+        self.hear_of_others();
+        let log = known.and_then(|_| self.consumer.fetch_watermarks(&topic, partition, QUESTION));
+        let Ok((low, high)) = log else {
             // Looked at again with everybody's health; by then more may have come.
-            self.readings[index].short |= out_of_range;
+            self.readings[index].another |= out_of_range;
             self.set_gone(index);
             return Ok(());
         };
         let next = self.readings[index].next;
-        let short = std::mem::take(&mut self.readings[index].short) || out_of_range || next > high;
+        let another = std::mem::take(&mut self.readings[index].another) || next > high;
         self.readings[index].gone = false;
-        let note = if next >= low && !short {
+        let note = if next >= low && !another && !out_of_range {
             String::new()
         } else if self.readings[index].stop.is_some() {
             return Err(Error::Kafka {
                 action: format!("read topic \"{topic}\" partition {partition} to the end that it had"),
                 reason: format!("it holds offsets {low} to {high} now, and {next} was next"),
             });
-        } else if next >= low {
+        } else if another || next >= low {
             self.say(format!(
-                "warning: topic \"{topic}\" partition {partition} was made anew: it did not have offset {next}, which was next; \
-                 it is read from its beginning"
+                "warning: topic \"{topic}\" partition {partition} was made anew: offset {next}, which was next, is not of the log \
+                 that was read; it is read from its beginning"
             ));
             format!("made anew, read from offset {low}")
         } else {
@@ -148,7 +170,7 @@ impl Fetcher {
                     }
                 } else if std::mem::replace(&mut self.readings[index].missing, true) {
                     // Twice in a row: no broker that has just started and does not know its topics yet.
-                    self.readings[index].short = true;
+                    self.readings[index].another = true;
                     self.set_gone(index);
                 }
             }

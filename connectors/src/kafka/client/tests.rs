@@ -1,3 +1,5 @@
+//! What options become of a client, and what is said when its brokers do not answer or refuse it.
+
 use super::*;
 
 fn connection(properties: &[(&str, &str)]) -> Result<Connection> {
@@ -79,4 +81,41 @@ fn sasl_needs_no_feature_beside_ssl() {
         let made: std::result::Result<BaseConsumer, KafkaError> = connection.consumer_config().create();
         assert!(made.is_ok(), "{protocol} {mechanism}: {:?}", made.err());
     }
+}
+
+#[test]
+fn a_login_that_was_cut_off_is_no_refusal() {
+    let login = |watch: &Watch, code, reason| {
+        watch.error(KafkaError::Global(code), reason);
+        watch.login_refused()
+    };
+    use RDKafkaErrorCode as Code;
+    let watch = Watch::new();
+    let cut = "b:1/1: SASL PLAIN mechanism handshake failed: Local: Broker transport failure: broker's supported mechanisms: (n/a)";
+    assert_eq!(login(&watch, Code::Authentication, cut), None);
+    assert_eq!(watch.last_error().as_deref(), Some(cut));
+    let wrong = "b:1/1: SASL authentication error: Authentication failed (after 1ms in state AUTH_REQ)";
+    assert_eq!(
+        login(&watch, Code::Authentication, wrong).as_deref(),
+        Some("b:1/1: SASL authentication error: Authentication failed")
+    );
+    // A certificate is refused at the start; later a broker may go in the middle of it.
+    let certificate = "b:1/1: SSL handshake failed: error:0A000086: certificate verify failed";
+    assert_eq!(login(&Watch::new(), Code::SSL, certificate).as_deref(), Some(certificate));
+    let known = Watch::new();
+    known.answered();
+    assert_eq!(login(&known, Code::SSL, certificate), None);
+}
+#[test]
+fn the_clients_log_tells_of_topics_made_anew() {
+    let watch = Watch::new();
+    for line in [
+        "[thrd:main]: Topic a changed id from AAAAAAAAAAAAAAAAAAAAAA to lkn1nGCVTJaGTOZiz0lyOQ",
+        "[thrd:main]: Topic b changed id from lkn1nGCVTJaGTOZiz0lyOQ to AAAAAAAAAAAAAAAAAAAAAA",
+        "[thrd:main]: Topic c [0] Leader 1 Epoch 0",
+    ] {
+        watch.log(RDKafkaLogLevel::Debug, "METADATA", line);
+    }
+    assert_eq!(watch.made_anew().into_iter().collect::<Vec<_>>(), ["b"]);
+    assert!(watch.made_anew().is_empty());
 }
