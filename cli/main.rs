@@ -81,7 +81,7 @@ fn command(arguments: Arguments) -> Result<(), EngineError> {
         Command::Record(arguments) => {
             let options = arguments.options()?;
             arguments.check_past()?;
-            let records = record(&options, &mut |news| eprintln!("{news}"), &*stop_signal()?)?;
+            let records = record(&options, &mut |news| eprintln!("{news}"), &stop_signal()?)?;
             eprintln!("{records} records recorded in {}", options.out.display());
             Ok(())
         }

@@ -176,6 +176,19 @@ pub enum Error {
         /// What the client said last.
         reason: String,
     },
+    /// The job is to stop, and waits for brokers no longer.
+    #[error("stopped while waiting for Kafka")]
+    Stopped,
+    /// An option names a partition that there is not.
+    #[error("option \"{option}\" names partition {partition}, which does not exist")]
+    UnknownPartition {
+        /// The option.
+        option: &'static str,
+        /// The partition.
+        partition: i32,
+        /// How many there are.
+        partitions: usize,
+    },
     /// The brokers do not let us in.
     #[error("Kafka at \"{brokers}\" refused the connection: {reason}")]
     LoginRefused {
@@ -276,6 +289,10 @@ impl Error {
             Error::Columns { .. } => "change the columns or the format".into(),
             Error::Unreachable { .. } => {
                 "check 'properties.bootstrap.servers' and 'properties.security.protocol', and that a broker listens there".into()
+            }
+            Error::Stopped => String::new(),
+            Error::UnknownPartition { partitions, .. } => {
+                format!("partitions are counted from 0, and there are {partitions}")
             }
             Error::LoginRefused { .. } => {
                 "check 'properties.security.protocol', 'properties.sasl.mechanism', the user, the password and the certificates".into()

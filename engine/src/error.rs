@@ -22,6 +22,10 @@ impl EngineError {
     pub fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         EngineError { file: None, position: None, message: message.into(), help: help.into() }
     }
+    /// Whether it only says that the run was told to stop.
+    pub(crate) fn is_stop(&self) -> bool {
+        self.message == deltaworks_connectors::error::Error::Stopped.to_string()
+    }
     /// The same error at a place in the script.
     pub(crate) fn in_column(mut self, line: usize, column: usize) -> Self {
         self.position.get_or_insert((line, column));

@@ -1,6 +1,7 @@
 //! `deltaworks record`: topics into a recording.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -44,12 +45,12 @@ pub struct RecordOptions {
 ///
 /// # Errors
 /// Brokers that do not answer, unknown topics, a folder that holds something, a disk that is full.
-pub fn record(options: &RecordOptions, say: &mut dyn FnMut(&str), stop: &AtomicBool) -> Result<u64> {
+pub fn record(options: &RecordOptions, say: &mut dyn FnMut(&str), stop: &Arc<AtomicBool>) -> Result<u64> {
     let connector = Options::new(connector_options(options));
     let (connection, scan) = (Connection::from_options(&connector)?, Scan::from_options(&connector)?);
     let bell = Bell::default();
     let topics = Topics::List(options.topics.clone());
-    let mut source = KafkaSource::open(&connection, &scan, vec![topics], bell.clone())?;
+    let mut source = KafkaSource::open(&connection, &scan, vec![topics], bell.clone(), stop)?;
     let mut recording = Recording::create(&options.out, options.compressed)?;
     let (mut taken, mut records) = (0, Records::new());
     while !stop.load(Ordering::Relaxed) {

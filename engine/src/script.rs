@@ -86,7 +86,7 @@ impl Engine {
         let session = Session::new(timezone)?;
         session.create_schema(catalog::DEFAULT_SCHEMA)?;
         let pace = options.replay_speed.map(|speed| Pace::new(speed, Box::new(WallTimer::new(Arc::clone(&stop)))));
-        let mut sources = Sources::new(pace);
+        let mut sources = Sources::new(pace, &stop);
         if let Some(dir) = &options.record {
             sources.record(Recording::create(dir, false)?);
         }
@@ -144,7 +144,11 @@ impl Engine {
     /// The first statement, source or sink that fails.
     pub fn run_script(&mut self, text: &str, file: &str) -> Result<()> {
         let outcome = self.run_statements(text, file).and_then(|()| self.finish());
-        outcome.map_err(|error| error.in_file(file))
+        match outcome {
+            // Told to stop while it waited for brokers: a clean stop as any other.
+            Err(error) if self.stopped() && error.is_stop() => Ok(()),
+            outcome => outcome.map_err(|error| error.in_file(file)),
+        }
     }
     /// Runs the statements of a text, without waiting for the sources at its end.
     ///

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use deltaworks_connectors::decode::{TableFormat, TopicFilter};
@@ -110,6 +112,8 @@ pub(crate) struct Sources {
     pace: Option<Pace>,
     /// Rings when something came from a broker.
     bell: Bell,
+    /// Set once the run is to stop.
+    stop: Arc<AtomicBool>,
     pub(crate) progress: Progress,
     /// Where what is read from topics is written down.
     recording: Option<Recording>,
@@ -162,9 +166,9 @@ fn open_files(name: &str, table: &Table) -> Result<(FileSource, Option<Timestamp
 }
 
 impl Sources {
-    /// Sources whose replay goes at a pace.
-    pub(crate) fn new(pace: Option<Pace>) -> Self {
-        Sources { pace, ..Sources::default() }
+    /// Sources whose replay goes at a pace, of a run that is to stop once `stop` is set.
+    pub(crate) fn new(pace: Option<Pace>, stop: &Arc<AtomicBool>) -> Self {
+        Sources { pace, stop: Arc::clone(stop), ..Sources::default() }
     }
     /// Whether ticks come at the pace of a recording.
     pub(crate) fn is_paced(&self) -> bool {
@@ -264,7 +268,7 @@ impl Sources {
         }
         for (connection, scan, group) in groups {
             let wanted = group.iter().map(|table| table.topics.clone()).collect();
-            let opened = KafkaSource::open(&connection, &scan, wanted, self.bell.clone());
+            let opened = KafkaSource::open(&connection, &scan, wanted, self.bell.clone(), &self.stop);
             let kafka = opened.map_err(|error| {
                 let named = |table: &&&TopicTable<'_>| match &error {
                     Error::UnknownTopic { topic, .. } => table.topics.names().contains(topic),

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -202,6 +203,7 @@ fn short_reason(reason: &str) -> String {
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     state: Arc<Mutex<State>>,
+    stop: Arc<AtomicBool>,
 }
 #[derive(Debug, Default)]
 struct State {
@@ -223,6 +225,18 @@ impl Watch {
     /// A watch for one client.
     pub fn new() -> Watch {
         Watch::default()
+    }
+    /// A watch for one client of a job that is to stop once `stop` is set.
+    pub fn until(stop: &Arc<AtomicBool>) -> Watch {
+        Watch { stop: Arc::clone(stop), ..Watch::default() }
+    }
+    /// Waits before something is tried again.
+    ///
+    /// # Errors
+    /// The job is to stop.
+    pub(super) fn pause(&self) -> Result<()> {
+        std::thread::sleep(Duration::from_millis(100));
+        if self.stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
     }
     /// Why the login was refused, if it was.
     pub fn login_refused(&self) -> Option<String> {
@@ -323,7 +337,7 @@ fn another_of_its_name(message: &str) -> Option<&str> {
 /// Waits until a broker answers and returns what it says of a topic, or of all.
 ///
 /// # Errors
-/// No broker answers within seconds, or the login is refused.
+/// No broker answers within seconds, or the login is refused; the job is to stop.
 pub fn connect(connection: &Connection, consumer: &BaseConsumer<Watch>, topic: Option<&str>) -> Result<Metadata> {
     let (start, watch) = (Instant::now(), consumer.context());
     loop {
@@ -352,6 +366,45 @@ pub fn connect(connection: &Connection, consumer: &BaseConsumer<Watch>, topic: O
         if let Some(reason) = watch.unreachable().filter(|_| waited >= AWAY) {
             return Err(connection.unreachable(reason));
         }
+        watch.pause()?;
+    }
+}
+
+/// Asks until there is an answer: a topic that was just made has no leader for a moment.
+///
+/// # Errors
+/// What the client says after some seconds, or at once where waiting does not help; the job is to stop.
+pub(super) fn settled<T>(
+    consumer: &BaseConsumer<Watch>,
+    action: impl Fn() -> String,
+    mut question: impl FnMut(Duration) -> std::result::Result<T, KafkaError>,
+) -> Result<T> {
+    use RDKafkaErrorCode as Code;
+    let start = Instant::now();
+    loop {
+        let error = match question(PATIENCE) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let passes = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                Code::NotLeaderForPartition
+                    | Code::LeaderNotAvailable
+                    | Code::UnknownTopicOrPartition
+                    | Code::UnknownPartition
+                    | Code::UnknownTopicId
+                    | Code::BrokerNotAvailable
+                    | Code::BrokerTransportFailure
+                    | Code::CoordinatorLoadInProgress
+                    | Code::CoordinatorNotAvailable
+                    | Code::NotCoordinator
+            )
+        );
+        if !passes || start.elapsed() >= PATIENCE {
+            return Err(Error::Kafka { action: action(), reason: error.to_string() });
+        }
+        consumer.context().pause()?;
     }
 }
 

@@ -73,7 +73,7 @@ impl Epochs {
         let id = format!("{prefix}-{}", encoder.topic);
         let mut config = connection.consumer_config();
         config.set("group.id", &id).set("isolation.level", "read_committed");
-        let asks = consumer(connection, config)?;
+        let asks = consumer(connection, config, &caller)?;
         connect(connection, &asks, Some(&encoder.topic))?;
         let outgoing = producer(connection, &id, &encoder.topic, &caller)?;
         outgoing.find_topic(connection)?;

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -90,8 +92,13 @@ pub(super) struct Fetcher {
 
 impl Fetcher {
     /// Reaches the brokers, finds the topics and where to begin, and begins.
-    pub(super) fn open(connection: &Connection, scan: &Scan, wanted: Vec<Topics>, shared: Arc<Shared>) -> Result<Fetcher> {
-        let watch = Watch::new();
+    pub(super) fn open(
+        connection: &Connection,
+        scan: &Scan,
+        wanted: Vec<Topics>,
+        (shared, stop): (Arc<Shared>, &Arc<AtomicBool>),
+    ) -> Result<Fetcher> {
+        let watch = Watch::until(stop);
         // How many partitions share the space is known when they are known.
         let consumer = consumer(connection, &watch, 1)?;
         let found = topics::find(connection, &consumer, &wanted)?;
@@ -338,7 +345,7 @@ pub(super) fn broken(action: &str, error: &KafkaError) -> Error {
     Error::Kafka { action: action.to_owned(), reason: error.to_string() }
 }
 
-/// Adds a message to records.
+/// Adds a message to records. A header's value that is no text is `{"base64":".."}`.
 fn push(message: &BorrowedMessage<'_>, topic: u32, into: &mut Records) {
     let headers = message.headers().map(|headers| {
         let mut text = vec![b'{'];
@@ -349,7 +356,10 @@ fn push(message: &BorrowedMessage<'_>, topic: u32, into: &mut Records) {
             write_json_string(header.key, &mut text);
             text.push(b':');
             match header.value {
-                Some(value) => write_json_string(&String::from_utf8_lossy(value), &mut text),
+                Some(value) => match std::str::from_utf8(value) {
+                    Ok(value) => write_json_string(value, &mut text),
+                    Err(_) => text.extend_from_slice(format!("{{\"base64\":\"{}\"}}", STANDARD.encode(value)).as_bytes()),
+                },
                 None => text.extend_from_slice(b"null"),
             }
         }

@@ -120,7 +120,7 @@ impl Outgoing {
     /// # Errors
     /// Within seconds: no broker, a refused login, no such topic.
     pub(crate) fn open(connection: &Connection, topic: &str, caller: Caller) -> Result<Outgoing> {
-        let consumer = consumer(connection, connection.consumer_config())?;
+        let consumer = consumer(connection, connection.consumer_config(), &caller)?;
         connect(connection, &consumer, Some(topic))?;
         let mut config = connection.producer_config();
         if TIMEOUTS.iter().all(|name| connection.get(name).is_none()) {
@@ -277,8 +277,8 @@ impl Outgoing {
 }
 
 /// A consumer that asks and reads nothing.
-pub(crate) fn consumer(connection: &Connection, config: ClientConfig) -> Result<BaseConsumer<Watch>> {
-    config.create_with_context(Watch::new()).map_err(|error| connection.no_client(&error))
+pub(crate) fn consumer(connection: &Connection, config: ClientConfig, caller: &Caller) -> Result<BaseConsumer<Watch>> {
+    config.create_with_context(Watch::until(&caller.stop)).map_err(|error| connection.no_client(&error))
 }
 fn error_code(error: rdkafka::types::RDKafkaRespErr) -> RDKafkaErrorCode {
     error.into()

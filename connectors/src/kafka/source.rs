@@ -10,6 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -79,10 +80,16 @@ impl KafkaSource {
     /// Begins to read the topics that any of `wanted` names. The bell rings when there is something to read.
     ///
     /// # Errors
-    /// Brokers that do not answer or let us in, topics that are not there, offsets that cannot be.
-    pub fn open(connection: &Connection, scan: &Scan, wanted: Vec<Topics>, bell: Bell) -> Result<KafkaSource> {
+    /// Brokers that do not answer or let us in, topics that are not there, offsets that cannot be; `stop` is set meanwhile.
+    pub fn open(
+        connection: &Connection,
+        scan: &Scan,
+        wanted: Vec<Topics>,
+        bell: Bell,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<KafkaSource> {
         let shared = Arc::new(Shared::new(bell));
-        let fetcher = Fetcher::open(connection, scan, wanted, Arc::clone(&shared))?;
+        let fetcher = Fetcher::open(connection, scan, wanted, (Arc::clone(&shared), stop))?;
         let thread = std::thread::Builder::new().name("kafka".into()).spawn(move || fetcher.run());
         let thread = thread.map_err(|error| Error::Client { reason: error.to_string() })?;
         let mut source = KafkaSource {

@@ -8,15 +8,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client::{Connection, Watch, connect};
+use super::client::{Connection, Watch, connect, settled};
 use super::fetch::broken;
 use super::scan::{Bound, Scan, Startup, Topics};
 use crate::error::{Error, Result};
 
 /// How long a topic may take to be known everywhere after it was made.
 const SETTLING: Duration = Duration::from_secs(2);
-/// How long a question about offsets may take.
-const QUESTION: Duration = Duration::from_secs(10);
 /// Topics that an error names.
 const NAMED: usize = 10;
 
@@ -53,7 +51,7 @@ pub(super) fn find(connection: &Connection, consumer: &BaseConsumer<Watch>, want
             let known = known.into_iter().take(NAMED).collect();
             return Err(Error::UnknownTopic { topic, brokers: connection.brokers().to_owned(), known });
         }
-        std::thread::sleep(Duration::from_millis(200));
+        consumer.context().pause()?;
     }
 }
 /// The same later, without waiting for anything.
@@ -139,9 +137,8 @@ impl Questions<'_> {
     /// The first offset of each partition and the one after the last.
     fn logs(&self) -> Result<Vec<(i64, i64)>> {
         let log = |(topic, partition): &(String, i32)| {
-            let answer = self.consumer.fetch_watermarks(topic, *partition, QUESTION);
-            answer
-                .map_err(|error| broken(&format!("ask for the offsets of topic \"{topic}\" partition {partition}"), &error))
+            let action = || format!("ask for the offsets of topic \"{topic}\" partition {partition}");
+            settled(self.consumer, action, |patience| self.consumer.fetch_watermarks(topic, *partition, patience))
         };
         self.partitions.iter().map(log).collect()
     }
@@ -155,6 +152,7 @@ impl Questions<'_> {
                 Ok(self.at(*millis)?.into_iter().zip(latest).map(|(at, high)| at.unwrap_or(high)).collect())
             }
             Startup::Offsets(offsets) => {
+                self.check_named("scan.startup.specific-offsets", offsets)?;
                 let start = |((topic, partition), (low, high)): (&(String, i32), &(i64, i64))| {
                     let start = offsets.get(partition).copied().unwrap_or(*low);
                     if (*low..=*high).contains(&start) {
@@ -192,29 +190,40 @@ impl Questions<'_> {
             Bound::Timestamp(millis) => or_latest(self.at(*millis)?),
             Bound::Group => or_latest(self.committed()?),
             Bound::Offsets(offsets) => {
+                self.check_named("scan.bounded.specific-offsets", offsets)?;
                 or_latest(self.partitions.iter().map(|(_, partition)| offsets.get(partition).copied()).collect())
             }
         })
     }
+    /// Offsets of partitions that there are not would be passed over.
+    fn check_named(&self, option: &'static str, offsets: &BTreeMap<i32, i64>) -> Result<()> {
+        let there: BTreeSet<i32> = self.partitions.iter().map(|(_, partition)| *partition).collect();
+        match offsets.keys().find(|partition| !there.contains(partition)) {
+            None => Ok(()),
+            Some(partition) => Err(Error::UnknownPartition { option, partition: *partition, partitions: there.len() }),
+        }
+    }
     /// The offsets of the first records that are not older than so many milliseconds since 1970.
     fn at(&self, millis: i64) -> Result<Vec<Option<i64>>> {
-        self.ask("ask for offsets by time", Offset::Offset(millis), |list| self.consumer.offsets_for_times(list, QUESTION))
+        self.ask("ask for offsets by time", Offset::Offset(millis), |list, patience| {
+            self.consumer.offsets_for_times(list, patience)
+        })
     }
     fn committed(&self) -> Result<Vec<Option<i64>>> {
         let action = format!("ask for the offsets of group \"{}\"", self.connection.group().unwrap_or_default());
-        self.ask(&action, Offset::Invalid, |list| self.consumer.committed_offsets(list, QUESTION))
+        self.ask(&action, Offset::Invalid, |list, patience| self.consumer.committed_offsets(list, patience))
     }
     fn ask(
         &self,
         action: &str,
         offset: Offset,
-        answer: impl Fn(TopicPartitionList) -> std::result::Result<TopicPartitionList, KafkaError>,
+        answer: impl Fn(TopicPartitionList, Duration) -> std::result::Result<TopicPartitionList, KafkaError>,
     ) -> Result<Vec<Option<i64>>> {
         let mut list = TopicPartitionList::new();
         for (topic, partition) in self.partitions {
             list.add_partition_offset(topic, *partition, offset).map_err(|error| broken(action, &error))?;
         }
-        let answered = answer(list).map_err(|error| broken(action, &error))?;
+        let answered = settled(self.consumer, || action.to_owned(), |patience| answer(list.clone(), patience))?;
         let offset = |(topic, partition): &(String, i32)| {
             let element = answered.find_partition(topic, *partition);
             match element.map(|element| element.offset()) {

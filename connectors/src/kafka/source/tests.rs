@@ -134,7 +134,7 @@ impl Brokers {
     fn open(&self, options: &[(&str, &str)]) -> Result<KafkaSource> {
         let options = Options::new(options.iter().copied());
         let topics = Topics::from_options(&options)?;
-        KafkaSource::open(&self.connection(), &Scan::from_options(&options)?, vec![topics], Bell::new())
+        KafkaSource::open(&self.connection(), &Scan::from_options(&options)?, vec![topics], Bell::new(), &Arc::default())
     }
 }
 /// Reads until so many records are there, or the end.
