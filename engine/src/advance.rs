@@ -175,7 +175,10 @@ impl Engine {
         let spec = KafkaSinkSpec::from_options(connector, &table.schema, &table.key)?;
         if self.options.replay.is_some() {
             let format = if spec.form() == Form::Upsert { SinkFormat::UpsertJson } else { SinkFormat::ChangelogJson };
-            let path = self.options.out.join(format!("{}.jsonl", connector.require("topic")?));
+            let path = match connector.get("sink.replay.path") {
+                Some(path) => PathBuf::from(path),
+                None => self.options.out.join(format!("{}.jsonl", connector.require("topic")?)),
+            };
             return Ok(SinkSpec::new(SinkTarget::File(path), format, &table.schema, &table.key)?.open()?);
         }
         let messages = Arc::clone(&self.messages);

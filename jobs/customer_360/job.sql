@@ -262,7 +262,7 @@ FROM (
 ) AS p
 JOIN dws_user_segment AS s ON s.one_id = p.one_id;
 
--- The tables leave as changelogs.
+-- The tables leave as changelogs: to topics, and while a recording is replayed to files.
 CREATE TABLE sink_id_mapping (
   id_type         STRING,
   id_value        STRING,
@@ -273,9 +273,11 @@ CREATE TABLE sink_id_mapping (
   last_seen       TIMESTAMP(3),
   PRIMARY KEY (id_type, id_value) NOT ENFORCED
 ) WITH (
-  'connector' = 'filesystem',
-  'path' = '${OUT:-out}/dwd_id_mapping.jsonl',
-  'format' = 'changelog-json'
+  'connector' = 'kafka',
+  'topic' = 'dwd_id_mapping',
+  'properties.bootstrap.servers' = '${BROKERS:-localhost:9092}',
+  'format' = 'changelog-json',
+  'sink.replay.path' = '${OUT:-out}/dwd_id_mapping.jsonl'
 );
 
 CREATE TABLE sink_user_events (
@@ -293,9 +295,11 @@ CREATE TABLE sink_user_events (
   session_id  STRING,
   PRIMARY KEY (event_id) NOT ENFORCED
 ) WITH (
-  'connector' = 'filesystem',
-  'path' = '${OUT:-out}/dwd_user_events.jsonl',
-  'format' = 'changelog-json'
+  'connector' = 'kafka',
+  'topic' = 'dwd_user_events',
+  'properties.bootstrap.servers' = '${BROKERS:-localhost:9092}',
+  'format' = 'changelog-json',
+  'sink.replay.path' = '${OUT:-out}/dwd_user_events.jsonl'
 );
 
 CREATE TABLE sink_user_segment (
@@ -308,9 +312,11 @@ CREATE TABLE sink_user_segment (
   first_purchase_date  DATE,
   PRIMARY KEY (one_id) NOT ENFORCED
 ) WITH (
-  'connector' = 'filesystem',
-  'path' = '${OUT:-out}/dws_user_segment.jsonl',
-  'format' = 'changelog-json'
+  'connector' = 'kafka',
+  'topic' = 'dws_user_segment',
+  'properties.bootstrap.servers' = '${BROKERS:-localhost:9092}',
+  'format' = 'changelog-json',
+  'sink.replay.path' = '${OUT:-out}/dws_user_segment.jsonl'
 );
 
 CREATE TABLE sink_user_rfm (
@@ -322,9 +328,11 @@ CREATE TABLE sink_user_rfm (
   first_purchase_date  DATE,
   PRIMARY KEY (one_id) NOT ENFORCED
 ) WITH (
-  'connector' = 'filesystem',
-  'path' = '${OUT:-out}/dws_user_rfm.jsonl',
-  'format' = 'changelog-json'
+  'connector' = 'kafka',
+  'topic' = 'dws_user_rfm',
+  'properties.bootstrap.servers' = '${BROKERS:-localhost:9092}',
+  'format' = 'changelog-json',
+  'sink.replay.path' = '${OUT:-out}/dws_user_rfm.jsonl'
 );
 
 CREATE TABLE sink_user_bitmap (
@@ -332,9 +340,11 @@ CREATE TABLE sink_user_bitmap (
   user_bitmap  BITMAP,
   PRIMARY KEY (segment_tag) NOT ENFORCED
 ) WITH (
-  'connector' = 'filesystem',
-  'path' = '${OUT:-out}/ads_user_bitmap.jsonl',
-  'format' = 'changelog-json'
+  'connector' = 'kafka',
+  'topic' = 'ads_user_bitmap',
+  'properties.bootstrap.servers' = '${BROKERS:-localhost:9092}',
+  'format' = 'changelog-json',
+  'sink.replay.path' = '${OUT:-out}/ads_user_bitmap.jsonl'
 );
 
 CREATE TABLE sink_audience_package (
@@ -346,9 +356,11 @@ CREATE TABLE sink_audience_package (
   created_at    TIMESTAMP_LTZ(3),
   PRIMARY KEY (package_id, one_id) NOT ENFORCED
 ) WITH (
-  'connector' = 'filesystem',
-  'path' = '${OUT:-out}/ads_audience_package.jsonl',
-  'format' = 'changelog-json'
+  'connector' = 'kafka',
+  'topic' = 'ads_audience_package',
+  'properties.bootstrap.servers' = '${BROKERS:-localhost:9092}',
+  'format' = 'changelog-json',
+  'sink.replay.path' = '${OUT:-out}/ads_audience_package.jsonl'
 );
 
 INSERT INTO sink_id_mapping SELECT * FROM dwd_id_mapping;

@@ -191,7 +191,7 @@ FROM (
 ) AS t
 LEFT JOIN campaign FOR SYSTEM_TIME AS OF PROCTIME() AS k ON k.id = t.campaign_id;
 
--- Both marts leave as changelogs.
+-- Both marts leave as changelogs: to topics, and while a recording is replayed to files.
 CREATE TABLE sink_order_first_touch (
   order_id                      STRING,
   customer_id                   STRING,
@@ -207,9 +207,11 @@ CREATE TABLE sink_order_first_touch (
   _tech_write_ts                TIMESTAMP_LTZ(3),
   PRIMARY KEY (order_id) NOT ENFORCED
 ) WITH (
-  'connector' = 'filesystem',
-  'path' = '${OUT:-out}/mart_order_first_touch.jsonl',
-  'format' = 'changelog-json'
+  'connector' = 'kafka',
+  'topic' = 'mart_order_first_touch',
+  'properties.bootstrap.servers' = '${BROKERS:-localhost:9092}',
+  'format' = 'changelog-json',
+  'sink.replay.path' = '${OUT:-out}/mart_order_first_touch.jsonl'
 );
 
 CREATE TABLE sink_order_first_touch_frozen (
@@ -227,9 +229,11 @@ CREATE TABLE sink_order_first_touch_frozen (
   _tech_write_ts                TIMESTAMP_LTZ(3),
   PRIMARY KEY (order_id) NOT ENFORCED
 ) WITH (
-  'connector' = 'filesystem',
-  'path' = '${OUT:-out}/mart_order_first_touch_frozen.jsonl',
-  'format' = 'changelog-json'
+  'connector' = 'kafka',
+  'topic' = 'mart_order_first_touch_frozen',
+  'properties.bootstrap.servers' = '${BROKERS:-localhost:9092}',
+  'format' = 'changelog-json',
+  'sink.replay.path' = '${OUT:-out}/mart_order_first_touch_frozen.jsonl'
 );
 
 INSERT INTO sink_order_first_touch SELECT * FROM mart_order_first_touch;

@@ -163,7 +163,7 @@ SELECT
 FROM campaign_bitmap AS c
 CROSS JOIN buyer_bitmap AS b;
 
--- All of them leave as changelogs.
+-- All of them leave as changelogs: to topics, and while a recording is replayed to files.
 CREATE TABLE sink_user_campaign_facts (
   fact_id                    STRING,
   user_id                    STRING,
@@ -179,9 +179,11 @@ CREATE TABLE sink_user_campaign_facts (
   conversion_time            TIMESTAMP(3),
   PRIMARY KEY (fact_id) NOT ENFORCED
 ) WITH (
-  'connector' = 'filesystem',
-  'path' = '${OUT:-out}/dwd_user_campaign_facts.jsonl',
-  'format' = 'changelog-json'
+  'connector' = 'kafka',
+  'topic' = 'dwd_user_campaign_facts',
+  'properties.bootstrap.servers' = '${BROKERS:-localhost:9092}',
+  'format' = 'changelog-json',
+  'sink.replay.path' = '${OUT:-out}/dwd_user_campaign_facts.jsonl'
 );
 
 CREATE TABLE sink_channel_uplift (
@@ -194,9 +196,11 @@ CREATE TABLE sink_channel_uplift (
   avg_order_value  DECIMAL(18, 2),
   PRIMARY KEY (campaign_id, channel, is_treated) NOT ENFORCED
 ) WITH (
-  'connector' = 'filesystem',
-  'path' = '${OUT:-out}/dws_channel_uplift.jsonl',
-  'format' = 'changelog-json'
+  'connector' = 'kafka',
+  'topic' = 'dws_channel_uplift',
+  'properties.bootstrap.servers' = '${BROKERS:-localhost:9092}',
+  'format' = 'changelog-json',
+  'sink.replay.path' = '${OUT:-out}/dws_channel_uplift.jsonl'
 );
 
 CREATE TABLE sink_uplift_score (
@@ -211,9 +215,11 @@ CREATE TABLE sink_uplift_score (
   uplift_tier  STRING,
   PRIMARY KEY (campaign_id, channel) NOT ENFORCED
 ) WITH (
-  'connector' = 'filesystem',
-  'path' = '${OUT:-out}/ads_uplift_score.jsonl',
-  'format' = 'changelog-json'
+  'connector' = 'kafka',
+  'topic' = 'ads_uplift_score',
+  'properties.bootstrap.servers' = '${BROKERS:-localhost:9092}',
+  'format' = 'changelog-json',
+  'sink.replay.path' = '${OUT:-out}/ads_uplift_score.jsonl'
 );
 
 CREATE TABLE sink_channel_roi (
@@ -223,9 +229,11 @@ CREATE TABLE sink_channel_roi (
   roi_per_treated_user  DECIMAL(18, 2),
   PRIMARY KEY (channel) NOT ENFORCED
 ) WITH (
-  'connector' = 'filesystem',
-  'path' = '${OUT:-out}/channel_roi.jsonl',
-  'format' = 'changelog-json'
+  'connector' = 'kafka',
+  'topic' = 'channel_roi',
+  'properties.bootstrap.servers' = '${BROKERS:-localhost:9092}',
+  'format' = 'changelog-json',
+  'sink.replay.path' = '${OUT:-out}/channel_roi.jsonl'
 );
 
 CREATE TABLE sink_campaign_audience (
@@ -238,9 +246,11 @@ CREATE TABLE sink_campaign_audience (
   treated_without_purchase  BITMAP,
   PRIMARY KEY (campaign_id) NOT ENFORCED
 ) WITH (
-  'connector' = 'filesystem',
-  'path' = '${OUT:-out}/campaign_audience.jsonl',
-  'format' = 'changelog-json'
+  'connector' = 'kafka',
+  'topic' = 'campaign_audience',
+  'properties.bootstrap.servers' = '${BROKERS:-localhost:9092}',
+  'format' = 'changelog-json',
+  'sink.replay.path' = '${OUT:-out}/campaign_audience.jsonl'
 );
 
 INSERT INTO sink_user_campaign_facts SELECT * FROM dwd_user_campaign_facts;

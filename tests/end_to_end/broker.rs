@@ -86,6 +86,18 @@ impl Broker {
     pub(crate) fn sasl_address(&self) -> String {
         format!("127.0.0.1:{}", self.port + 1)
     }
+    /// Its address with TLS, for clients with a certificate.
+    pub(crate) fn tls_address(&self) -> String {
+        format!("127.0.0.1:{}", self.port + 3)
+    }
+    /// Its address with SASL over TLS.
+    pub(crate) fn sasl_tls_address(&self) -> String {
+        format!("127.0.0.1:{}", self.port + 4)
+    }
+    /// A file that the script keeps: `ca.pem`, `client.p12` with password `harbour`.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.address());
@@ -141,6 +153,23 @@ impl Broker {
         producer.send(BaseRecord::<(), [u8]>::to(topic).payload(value)).unwrap();
         producer.flush(PATIENCE).unwrap();
         Transaction(producer)
+    }
+    /// The values that a topic holds, each a line, as Kafka's own console consumer prints them.
+    pub(crate) fn console(&self, topic: &str) -> String {
+        let jars = Command::new(repository("tests/servers/kafka.sh")).arg("jars").output().unwrap();
+        let jars = String::from_utf8(jars.stdout).unwrap();
+        let output = Command::new("java")
+            .args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", &format!("{}/*", jars.trim())])
+            .args(["org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", &self.address()])
+            .args(["--topic", topic, "--from-beginning", "--timeout-ms", "5000"])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+    /// The values that a topic of one partition holds, each a line.
+    pub(crate) fn lines(&self, topic: &str) -> String {
+        let line = |message: &OwnedMessage| String::from_utf8(message.payload().unwrap().to_vec()).unwrap() + "\n";
+        self.read(topic).iter().map(line).collect()
     }
     /// Everything that a topic holds and that is committed, by partition and offset.
     pub(crate) fn read(&self, topic: &str) -> Vec<OwnedMessage> {
@@ -224,17 +253,18 @@ impl Transaction {
 fn options() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(PATIENCE))
 }
-/// A port that is free, with the two behind it.
+/// A port that is free, with those behind it that a broker takes.
 fn free_port() -> u16 {
+    const BEHIND: u16 = 4;
     for _ in 0..100 {
         let first = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = first.local_addr().unwrap().port();
         let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if port < u16::MAX - 2 && free(port + 1) && free(port + 2) {
+        if port < u16::MAX - BEHIND && (1..=BEHIND).all(|next| free(port + next)) {
             return port;
         }
     }
-    panic!("no three free ports");
+    panic!("no free ports in a row");
 }
 
 /// Wakes the thread that waits for a future.

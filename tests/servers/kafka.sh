@@ -7,11 +7,14 @@
 #   kafka.sh kill DIR               kills it, as a crash would
 #   kafka.sh jars                   prints the folder of its jars, after fetching them
 #
-# Listeners: PORT in plain text; PORT+1 with SASL (PLAIN, SCRAM-SHA-256) for user "deltaworks", password "tide"; PORT+2 is its own.
+# Listeners: PORT in plain text; PORT+1 with SASL (PLAIN, SCRAM-SHA-256) for user "deltaworks", password "tide"; PORT+2 is its own;
+# PORT+3 with TLS for clients with a certificate; PORT+4 with SASL over TLS. DIR/ca.pem is whom clients have to trust,
+# DIR/client.p12 (password "harbour") the certificate of one that is let in.
 # The jars come from Maven Central once, into KAFKA_JARS, by default target/servers below the repository. Exit code 3: mvn or
 # java is missing, so that a test may be skipped.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
+store_password=harbour
 jars="${KAFKA_JARS:-$here/../../target/servers/kafka-4.1.0}"
 
 missing() {
@@ -46,15 +49,39 @@ java_run() {
     java -Xmx640m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.logFile=System.out \
         -Dorg.slf4j.simpleLogger.showDateTime=true -cp "$jars/*" "$@"
 }
+store() {
+    keytool -storetype PKCS12 -storepass "$store_password" "$@" >>"$dir/keytool.log" 2>&1 || { cat "$dir/keytool.log" >&2; exit 1; }
+}
+# Two certificates that vouch for themselves: the broker's and a client's.
+certify() {
+    [ -f "$dir/ca.pem" ] && return
+    for name in broker client; do
+        store -genkeypair -keystore "$dir/$name.p12" -alias "$name" -keyalg EC -validity 3650 -dname "CN=$name" \
+            -ext "san=ip:127.0.0.1,dns:localhost"
+        store -exportcert -rfc -keystore "$dir/$name.p12" -alias "$name" -file "$dir/$name.pem"
+    done
+    store -importcert -noprompt -keystore "$dir/trusted.p12" -alias client -file "$dir/client.pem"
+    mv "$dir/broker.pem" "$dir/ca.pem"
+}
 configure() {
+    certify
     cat >"$dir/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$((port + 2))
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$port,SASL_PLAINTEXT://127.0.0.1:$((port + 1)),CONTROLLER://127.0.0.1:$((port + 2))
-advertised.listeners=PLAINTEXT://127.0.0.1:$port,SASL_PLAINTEXT://127.0.0.1:$((port + 1))
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$port,SASL_PLAINTEXT://127.0.0.1:$((port + 1)),CONTROLLER://127.0.0.1:$((port + 2)),SSL://127.0.0.1:$((port + 3)),SASL_SSL://127.0.0.1:$((port + 4))
+advertised.listeners=PLAINTEXT://127.0.0.1:$port,SASL_PLAINTEXT://127.0.0.1:$((port + 1)),SSL://127.0.0.1:$((port + 3)),SASL_SSL://127.0.0.1:$((port + 4))
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL
+ssl.keystore.type=PKCS12
+ssl.keystore.location=$dir/broker.p12
+ssl.keystore.password=$store_password
+ssl.truststore.type=PKCS12
+ssl.truststore.location=$dir/trusted.p12
+ssl.truststore.password=$store_password
+listener.name.ssl.ssl.client.auth=required
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_deltaworks="tide";
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
 listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_deltaworks="tide";
 listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;

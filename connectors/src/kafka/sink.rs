@@ -12,6 +12,7 @@
 //! | `value.fields-include` | `ALL` (default) or `EXCEPT_KEY` |
 //! | `sink.delivery-guarantee` | `at-least-once` (default; `none` is the same) or `exactly-once` |
 //! | `sink.transactional-id-prefix` | needed for `exactly-once`: a name that no other job has |
+//! | `sink.replay.path` | the file that takes the changes while a recording is replayed, and no broker is asked for; default: `--out DIR`/`topic`.jsonl |
 //! | `sink.partitioner` | `default`: by the key as Java's clients do, without a key spread evenly |
 //! | `sink.parallelism`, `sink.buffer-flush.*` | taken and without effect: a sink has one writer, a key changes once per tick |
 //!
@@ -43,6 +44,7 @@ use crate::sink::ChangeSink;
 const KNOWN: &[&str] = &[
     "sink.delivery-guarantee",
     "sink.transactional-id-prefix",
+    "sink.replay.path",
     "sink.partitioner",
     "sink.parallelism",
     "sink.buffer-flush.interval",
