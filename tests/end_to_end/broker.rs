@@ -145,6 +145,12 @@ impl Broker {
         }
         sender.flush();
     }
+    /// An ordinary member of a consumer group that reads a topic.
+    pub(crate) fn member(&self, group: &str, topic: &str) -> BaseConsumer {
+        let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();
+        consumer.subscribe(&[topic]).unwrap();
+        consumer
+    }
     /// A transaction of this id that is open and has written a record.
     pub(crate) fn transaction(&self, id: &str, topic: &str, value: &[u8]) -> Transaction {
         let producer: BaseProducer = self.config().set("transactional.id", id).create().unwrap();
@@ -245,6 +251,10 @@ impl Sender {
 /// A transaction that somebody else has open.
 pub(crate) struct Transaction(BaseProducer);
 impl Transaction {
+    /// Ends its producer without a word to the broker.
+    pub(crate) fn die(self) {
+        std::mem::forget(self);
+    }
     pub(crate) fn commit(&self) -> Result<(), KafkaError> {
         self.0.commit_transaction(PATIENCE)
     }

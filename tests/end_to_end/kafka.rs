@@ -265,6 +265,40 @@ fn a_login_is_let_in_or_refused() {
 }
 
 #[test]
+fn tls_wants_certificates_on_both_sides() {
+    let Some(broker) = shared() else { return };
+    broker.create_topic("tls", 1);
+    let sender = broker.producer();
+    send(&sender, "tls", 0, "a", 1);
+    sender.flush();
+    let [trusted, own] = ["ca.pem", "client.p12"].map(|name| broker.file(name).display().to_string());
+    let trust = format!("'properties.ssl.truststore.location' = '{trusted}', 'properties.ssl.truststore.type' = 'PEM'");
+    let at = |address: &str, options: &str| {
+        table(broker, "e", "tls", &format!("{BOUNDED}, {options}")).replace(&broker.address(), address)
+    };
+    let select = |table: String| selects(&format!("{table}SELECT id, n FROM e"), "[{\"id\":\"a\",\"n\":1}]");
+    let mutual = |trust: &str, password: &str| {
+        let own = format!("'properties.ssl.keystore.location' = '{own}', 'properties.ssl.keystore.password' = '{password}'");
+        at(&broker.tls_address(), &format!("'properties.security.protocol' = 'SSL', {trust}, {own}"))
+    };
+    select(mutual(&trust, "harbour"));
+    fails(&mutual(&trust, "quay"), "ssl.keystore.location");
+    // The broker's certificate vouches for itself: no authority of the system knows it.
+    fails(&mutual("'properties.ssl.endpoint.identification.algorithm' = ''", "harbour"), "certificate verify failed");
+    fails(&at(&broker.tls_address(), &format!("'properties.security.protocol' = 'SSL', {trust}")), "ertificate");
+    let plain = "org.apache.kafka.common.security.plain.PlainLoginModule required username=\"deltaworks\"";
+    let login = |trust: &str, password: &str| {
+        let jaas = format!("'properties.sasl.jaas.config' = '{plain} password=\"{password}\";'");
+        let protocol = "'properties.security.protocol' = 'SASL_SSL', 'properties.sasl.mechanism' = 'PLAIN'";
+        at(&broker.sasl_tls_address(), &format!("{protocol}, {jaas}, {trust}"))
+    };
+    select(login(&trust, "tide"));
+    fails(&login(&trust, "ebb"), "refused the connection");
+    // Plain text to a listener of TLS.
+    fails(&at(&broker.tls_address(), JSON).replace(&format!("{BOUNDED}, "), ""), "Kafka");
+}
+
+#[test]
 fn a_statement_sees_what_had_arrived() {
     let Some(broker) = shared() else { return };
     broker.create_topic("present", 3);

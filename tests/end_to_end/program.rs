@@ -62,10 +62,18 @@ impl Running {
         command.current_dir(folder).args(["run", "job.sql"]).stdout(Stdio::null());
         Running(command.stderr(File::create(&said).unwrap()).spawn().unwrap(), said)
     }
+    /// The number of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.0.id()
+    }
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
     /// Asks for a clean stop; returns the exit code and what was said.
     pub(crate) fn stop(mut self) -> (Option<i32>, String) {
-        let stopped = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
-        assert!(stopped.success());
+        self.signal("INT");
         let code = self.0.wait().unwrap().code();
         (code, std::fs::read_to_string(&self.1).unwrap())
     }
@@ -73,6 +81,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 /// Waits until a file holds a text; gives up after long enough for any machine.

@@ -73,6 +73,8 @@ pub(super) struct State {
     pub(super) failure: Option<Error>,
     /// Whether no broker answers.
     pub(super) away: bool,
+    /// Whether the group did not take the offsets that it was told.
+    pub(super) uncommitted: bool,
     /// Up to where each partition was taken.
     pub(super) taken: Vec<i64>,
     /// Whether what is there now is to be the target.

@@ -115,8 +115,12 @@ impl KafkaSource {
     /// What became of a partition last, by its place in [`RecordSource::progress`]; empty where nothing did.
     pub fn notes(&self) -> Vec<String> {
         let state = self.shared.lock();
-        let away = |note: &String| if state.away { "no broker answers".to_owned() } else { note.clone() };
-        state.inboxes.iter().take(self.lanes.len()).map(|inbox| away(&inbox.note)).collect()
+        let note = |note: &String| match note.is_empty() {
+            _ if state.away => "no broker answers".to_owned(),
+            true if state.uncommitted => "the group does not take its offset".to_owned(),
+            _ => note.clone(),
+        };
+        state.inboxes.iter().take(self.lanes.len()).map(|inbox| note(&inbox.note)).collect()
     }
     /// Takes over what came.
     fn receive(&mut self) -> Result<()> {

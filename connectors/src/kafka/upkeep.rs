@@ -220,20 +220,40 @@ impl Fetcher {
     /// Writes down in the group how far records were taken. It is for people and their tools: nothing here relies on it.
     pub(super) fn commit(&mut self) {
         self.committed_at = Instant::now();
+        let Some(group) = self.connection.group().filter(|_| !self.away) else { return };
+        self.look_at_commit(group);
         let taken = self.shared.lock().taken.clone();
-        if self.connection.group().is_none() || self.away || taken == self.committed {
+        if taken == self.committed {
             return;
         }
-        let mut list = TopicPartitionList::new();
-        for (reading, next) in self.readings.iter().zip(&taken) {
-            let added = list.add_partition_offset(&reading.topic, reading.partition, Offset::Offset(*next));
-            if added.is_err() {
-                return;
-            }
-        }
         // One that fails is made up for by the next.
-        if self.consumer.commit(&list, CommitMode::Async).is_ok() {
+        if self.offsets(&taken).is_some_and(|list| self.consumer.commit(&list, CommitMode::Async).is_ok()) {
             self.committed = taken;
+        }
+    }
+    /// The partitions at these offsets, in the order in which they are read.
+    fn offsets(&self, offsets: &[i64]) -> Option<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for (reading, offset) in self.readings.iter().zip(offsets) {
+            list.add_partition_offset(&reading.topic, reading.partition, Offset::Offset(*offset)).ok()?;
+        }
+        Some(list)
+    }
+    /// Looks whether the group took what was committed last: where it has members, it listens to them alone, and the client does not
+    /// tell.
+    fn look_at_commit(&self, group: &str) {
+        let Some(list) = self.offsets(&self.committed).filter(|_| !self.committed.is_empty()) else { return };
+        let Ok(noted) = self.consumer.committed_offsets(list.clone(), QUESTION) else { return };
+        let taken = list.elements().iter().all(|told| {
+            let noted = noted.find_partition(told.topic(), told.partition()).map(|noted| noted.offset());
+            matches!((noted, told.offset()), (Some(Offset::Offset(noted)), Offset::Offset(told)) if noted >= told)
+        });
+        let known = std::mem::replace(&mut self.shared.lock().uncommitted, !taken);
+        if !taken && !known {
+            self.say(format!(
+                "warning: group \"{group}\" does not take the offsets up to which its topics are read: it has other members, which \
+                 decide them; reading goes on"
+            ));
         }
     }
     pub(super) fn say(&self, news: String) {
