@@ -305,6 +305,8 @@ pub struct RecordedTick {
     pub clock_us: i64,
     /// Per `topic/partition` that the run had read: the offset before which all records were taken. Others took none.
     pub upto: BTreeMap<String, u64>,
+    /// Whether a statement of the script made it, or looked at the clock before it: then it took no records.
+    pub statement: bool,
 }
 
 impl RecordedTick {
@@ -324,7 +326,9 @@ impl TickLog {
         struct Tick {
             tick: u64,
             clock: String,
-            upto: BTreeMap<String, u64>,
+            upto: Option<BTreeMap<String, u64>>,
+            #[serde(default)]
+            statement: bool,
         }
         let path = dir.join("ticks.jsonl");
         if !path.exists() {
@@ -337,9 +341,13 @@ impl TickLog {
                 continue;
             }
             let parsed: std::result::Result<Tick, String> = serde_json::from_slice(line).map_err(|error| error.to_string());
-            let tick = parsed.and_then(|Tick { tick, clock, upto }| match parse::timestamp(&clock, true) {
-                Ok(clock_us) => Ok(RecordedTick { tick, clock_us, upto }),
-                Err(_) => Err(format!("clock \"{clock}\" is not a timestamp")),
+            let tick = parsed.and_then(|Tick { tick, clock, upto, statement }| {
+                let clock_us =
+                    parse::timestamp(&clock, true).map_err(|_| format!("clock \"{clock}\" is not a timestamp"))?;
+                match upto {
+                    None if !statement => Err("\"upto\" is missing".to_owned()),
+                    upto => Ok(RecordedTick { tick, clock_us, upto: upto.unwrap_or_default(), statement }),
+                }
             });
             match tick {
                 Ok(tick) => log.ticks.push(tick),

@@ -281,6 +281,9 @@ impl Engine {
         let mut arrived: Option<Vec<PathBuf>> = None;
         let (mut ticked, mut handed_on) = (Instant::now(), Instant::now());
         while !self.sources.ended() && !self.stopped() {
+            if until != Until::End && self.sources.is_at_statement(self.host.next_tick()) {
+                break;
+            }
             let batches = self.sources.read(&self.options, &mut self.clock, self.timezone, self.host.workers())?;
             self.report_changed_files();
             self.report_news();
@@ -288,11 +291,16 @@ impl Engine {
             if !resting || !batches.is_empty() || ticked.elapsed() >= IDLE_TICK {
                 let tick = self.send_read(batches)?;
                 ticked = Instant::now();
-                // The next tick may be long in coming: sinks do not wait for it. Neither do they for the end of a stream.
-                if self.sources.is_paced() || self.sources.is_live() && handed_on.elapsed() >= HAND_ON {
-                    self.hand_on(tick)?;
-                    handed_on = Instant::now();
+                if self.sources.is_paced() {
+                    // The next tick may be long in coming: sinks do not wait for it.
+                    self.host.wait_complete(tick)?;
+                    self.hand_on()?;
                 }
+            }
+            // Neither do they for the end of a stream.
+            if self.sources.is_live() && handed_on.elapsed() >= HAND_ON {
+                self.hand_on()?;
+                handed_on = Instant::now();
             }
             if !resting {
                 continue;
@@ -309,16 +317,19 @@ impl Engine {
         }
         Ok(())
     }
-    /// Nothing is there for now: what is under way completes and the sinks hand it on, then a moment passes.
+    /// Nothing is there for now: what is under way completes and the sinks hand it on, then a moment passes. What a source is
+    /// behind with comes at any moment, and the workers go on meanwhile.
     fn rest(&mut self) -> Result<()> {
-        self.hand_on(self.host.next_tick() - 1)?;
+        if !self.sources.is_behind() {
+            self.host.wait_complete(self.host.next_tick() - 1)?;
+            self.hand_on()?;
+        }
         self.take_answers(false)?;
         self.sources.wait(IDLE);
         Ok(())
     }
-    /// Waits until a tick is complete; then everybody sees what the sinks have.
-    fn hand_on(&mut self, tick: Time) -> Result<()> {
-        self.host.wait_complete(tick)?;
+    /// Makes everybody see what complete ticks have given the sinks.
+    fn hand_on(&mut self) -> Result<()> {
         self.write_sinks()?;
         self.sources.flush_recording()?;
         self.sinks.values_mut().try_for_each(|sink| sink.hand_on(false))
@@ -337,8 +348,23 @@ impl Engine {
             self.say(&news);
         }
     }
-    /// Starts a tick with these batches.
+    /// Starts a tick of a statement's with these batches.
     pub(crate) fn send_tick(&mut self, batches: Vec<(InputId, InputBatch)>) -> Result<Time> {
+        self.instant()?;
+        self.send_now(batches)
+    }
+    /// The present of a statement, in microseconds since 1970; in a replay with ticks, as it was then.
+    pub(crate) fn instant(&mut self) -> Result<i64> {
+        let next = self.host.next_tick();
+        if let Some(recorded) = self.sources.statement_clock(next) {
+            self.clock.saw_tick(recorded);
+        }
+        let now = self.clock.now();
+        self.sources.note_statement(next, now)?;
+        Ok(now)
+    }
+    /// Starts a tick with answers from outside, which come when they come.
+    pub(crate) fn send_answers(&mut self, batches: Vec<(InputId, InputBatch)>) -> Result<Time> {
         self.clock.now();
         self.send_now(batches)
     }
@@ -358,6 +384,10 @@ impl Engine {
     /// Waits until everything that was sent is complete. A dataflow installed since the last tick gets one.
     pub(crate) fn settle(&mut self) -> Result<()> {
         let tick = self.send_tick(Vec::new())?;
+        self.complete(tick)
+    }
+    /// Waits until a tick is complete, and the sinks have what it changed.
+    pub(crate) fn complete(&mut self, tick: Time) -> Result<()> {
         self.host.wait_complete(tick)?;
         self.write_sinks()?;
         match self.options.interactive {

@@ -284,8 +284,8 @@ impl Engine {
         if batches.is_empty() {
             return Ok(());
         }
-        self.send_tick(batches)?;
-        self.settle()
+        let tick = self.send_answers(batches)?;
+        self.complete(tick)
     }
     fn results_input(&self, function: &str) -> Option<InputId> {
         let results = self.catalog.external.get(function)?.results.as_ref()?;

@@ -53,10 +53,11 @@ impl Engine {
         self.check_files(files, &paths)?;
         let source = FileSource::from_files(paths, &format)?;
         let (rows, dead) = read_all(source, &format)?;
-        let missing = filled_at(&self.filled(&table, &places)?, self.clock.now(), self.timezone);
+        let filled = self.filled(&table, &places)?;
+        let missing = filled_at(&filled, self.instant()?, self.timezone);
         let upserts = rows.iter().map(|row| (CommandKind::Upsert, widen(row, &missing))).collect::<Vec<_>>();
         let (loaded, rejected) = (upserts.len(), dead.len());
-        let seen_at = self.clock.now();
+        let seen_at = self.instant()?;
         let letters = dead.iter().map(|letter| (letter.to_row(seen_at), 1)).collect();
         self.write_with_letters(&qualified, &table, upserts, letters)?;
         if rejected > 0 {

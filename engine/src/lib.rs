@@ -60,6 +60,7 @@ mod script;
 mod show;
 mod sinks;
 mod snapshot;
+mod tick_log;
 mod ticks;
 mod topics;
 mod write;

@@ -83,7 +83,7 @@ impl Engine {
         }
         let schema =
             shown_schema(Schema::from_arrow(plan.schema().as_arrow()).map_err(|e| EngineError::new(e, "cast the column"))?);
-        let clock = ClockReading { now: self.clock.now() };
+        let clock = ClockReading { now: self.instant()? };
         let answer = self.session.execute(plan, clock);
         for name in &filled {
             if let Some(snapshot) = self.catalog.get(name).and_then(|entry| entry.snapshot.as_ref()) {

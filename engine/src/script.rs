@@ -21,6 +21,7 @@ use crate::error::EngineError;
 use crate::options::{ClockMode, Evaluation, Options};
 use crate::pace::{Pace, WallTimer};
 use crate::sinks::OpenSink;
+use crate::tick_log::TicksToCome;
 use crate::ticks::Sources;
 
 type Result<T> = std::result::Result<T, EngineError>;
@@ -87,6 +88,9 @@ impl Engine {
         session.create_schema(catalog::DEFAULT_SCHEMA)?;
         let pace = options.replay_speed.map(|speed| Pace::new(speed, Box::new(WallTimer::new(Arc::clone(&stop)))));
         let mut sources = Sources::new(pace, &stop);
+        if let Some(dir) = &options.replay {
+            sources.follow(TicksToCome::open(dir)?);
+        }
         if let Some(dir) = &options.record {
             sources.record(Recording::create(dir, false)?);
         }

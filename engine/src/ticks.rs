@@ -15,7 +15,7 @@ use deltaworks_connectors::kafka::{Bell, Connection, KafkaSource, Scan};
 use deltaworks_connectors::ordered::{OrderedFiles, TimestampColumn};
 use deltaworks_connectors::record::{NO_TIMESTAMP, Records};
 use deltaworks_connectors::recorded::writer::Recording;
-use deltaworks_connectors::recorded::{RecordedTick, Replay, TickLog};
+use deltaworks_connectors::recorded::{RecordedTick, Replay};
 use deltaworks_connectors::source::{PartitionProgress, ReadState, RecordSource};
 use deltaworks_dataflow::host::{Host, InputBatch, InputId};
 use deltaworks_dataflow::{Command, Time};
@@ -27,6 +27,7 @@ use crate::options::Options;
 use crate::pace::Pace;
 use crate::pipe::Folder;
 use crate::reader::{Progress, Reader, read_ordered};
+use crate::tick_log::TicksToCome;
 use crate::topics::{TopicTable, recorded_topics};
 
 type Result<T> = std::result::Result<T, EngineError>;
@@ -38,10 +39,7 @@ const IN_FLIGHT: Time = 4;
 const TICK_BYTES: usize = 4 << 20;
 
 enum Feed {
-    Recording {
-        replay: Replay,
-        log: Option<std::vec::IntoIter<RecordedTick>>,
-    },
+    Recording(Replay),
     Files(FileSource),
     /// Files merged by a timestamp column; readers know their lanes.
     Ordered(OrderedFiles),
@@ -52,7 +50,7 @@ impl Feed {
     /// What a reader's progress is told by.
     fn source(&self, reader: &Reader) -> &dyn RecordSource {
         match self {
-            Feed::Recording { replay, .. } => replay,
+            Feed::Recording(replay) => replay,
             Feed::Files(files) => files,
             Feed::Ordered(files) => files.source(reader.lane),
             Feed::Folder(folder) => folder,
@@ -62,17 +60,18 @@ impl Feed {
     /// The topics, where a recording holds what comes from them.
     fn recorded(&self) -> Option<(&[String], &dyn RecordSource)> {
         match self {
-            Feed::Recording { replay, .. } => Some((replay.topics(), replay)),
+            Feed::Recording(replay) => Some((replay.topics(), replay)),
             Feed::Kafka(kafka) => Some((kafka.topics(), &**kafka)),
             Feed::Files(_) | Feed::Ordered(_) | Feed::Folder(_) => None,
         }
     }
-    /// How long it is until the next tick of a paced replay is due, and the timestamp before which its records lie.
-    fn due(&self, pace: &mut Pace) -> (Duration, i64) {
+    /// How long it is until the next tick of a paced replay is due, and the timestamp before which its records lie. `log` is the
+    /// clock of that tick, in milliseconds, where the recording has ticks.
+    fn due(&self, pace: &mut Pace, log: Option<i64>, has_log: bool) -> (Duration, i64) {
         let (next, frame) = match self {
             Feed::Files(_) | Feed::Ordered(_) | Feed::Folder(_) | Feed::Kafka(_) => (None, 0),
-            Feed::Recording { log: Some(log), .. } => (log.as_slice().first().map(|tick| tick.clock_us / 1000), 0),
-            Feed::Recording { replay, log: None } => (replay.next_timestamp(), pace.frame()),
+            Feed::Recording(_) if has_log => (log, 0),
+            Feed::Recording(replay) => (replay.next_timestamp(), pace.frame()),
         };
         let Some(next) = next else { return (Duration::ZERO, i64::MAX) };
         if next == NO_TIMESTAMP {
@@ -117,6 +116,8 @@ pub(crate) struct Sources {
     pub(crate) progress: Progress,
     /// Where what is read from topics is written down.
     recording: Option<Recording>,
+    /// The ticks of the recording that is replayed, where it has them.
+    log: Option<TicksToCome>,
 }
 
 /// How far a partition of a table was read.
@@ -251,9 +252,8 @@ impl Sources {
             let error = EngineError::from(error);
             missing.map_or(error.clone(), |table| table.at(error))
         })?;
-        let log = TickLog::open(dir)?.map(|log| log.ticks.into_iter());
         let readers = tables.iter().map(|table| table.reader(replay.topics())).collect::<Result<Vec<_>>>()?;
-        self.open.push(Source::new(Feed::Recording { replay, log }, readers));
+        self.open.push(Source::new(Feed::Recording(replay), readers));
         Ok(())
     }
     /// Tables whose brokers and scans are the same are read together, in the order of their records' timestamps.
@@ -374,6 +374,8 @@ impl Sources {
         let mut running = self.open.iter().filter(|source| !source.ended).count();
         // One instant for all that a tick takes in.
         let present = clock.now();
+        let (has_log, next_clock) = (self.log.is_some(), self.log.as_ref().and_then(TicksToCome::next_clock));
+        let mut recorded: Option<RecordedTick> = None;
         for source in self.open.iter_mut().filter(|source| !source.ended) {
             if let Feed::Ordered(files) = &mut source.feed {
                 let state = read_ordered(files, &mut source.readers, records_max, clock, &mut self.progress, &mut batches)?;
@@ -383,7 +385,7 @@ impl Sources {
             let mut records = Records::new();
             let mut end = i64::MAX;
             if let Some(pace) = &mut self.pace {
-                let (due, frame_end) = source.feed.due(pace);
+                let (due, frame_end) = source.feed.due(pace, next_clock.map(|clock| clock / 1000), has_log);
                 // Others go on meanwhile.
                 if !due.is_zero() && (running > 1 || !pace.wait(due)) {
                     running -= 1;
@@ -392,15 +394,21 @@ impl Sources {
                 end = frame_end;
             }
             let state = match &mut source.feed {
-                Feed::Recording { replay, log: Some(log) } => match log.next() {
-                    Some(tick) => {
-                        clock.saw_tick(tick.clock_us);
-                        replay.read_tick(&tick, &mut records)?;
-                        ReadState::More
+                Feed::Recording(replay) => match &mut self.log {
+                    Some(log) => {
+                        // All topics take the same tick.
+                        recorded = recorded.or_else(|| log.next());
+                        match &recorded {
+                            Some(tick) => {
+                                clock.saw_tick(tick.clock_us);
+                                replay.read_tick(tick, &mut records)?;
+                                ReadState::More
+                            }
+                            None => ReadState::End,
+                        }
                     }
-                    None => ReadState::End,
+                    None => replay.read_before(end, records_max, bytes_max, &mut records)?,
                 },
-                Feed::Recording { replay, log: None } => replay.read_before(end, records_max, bytes_max, &mut records)?,
                 Feed::Files(files) => files.read(records_max, bytes_max, &mut records)?,
                 Feed::Ordered(_) => ReadState::End,
                 Feed::Kafka(kafka) => {
@@ -425,7 +433,7 @@ impl Sources {
             source.behind = state == ReadState::Behind;
             source.ended = state == ReadState::End;
             // Recorded ticks bring their clock with them.
-            let has_clock = matches!(source.feed, Feed::Recording { log: Some(_), .. });
+            let has_clock = has_log && matches!(source.feed, Feed::Recording(_));
             if let Some(latest) = records.latest().filter(|_| !has_clock) {
                 clock.saw_record(latest);
             }
@@ -443,6 +451,22 @@ impl Sources {
     /// Writes down what is read from topics from now on.
     pub(crate) fn record(&mut self, recording: Recording) {
         self.recording = Some(recording);
+    }
+    /// Follows the ticks of the recording that is replayed.
+    pub(crate) fn follow(&mut self, log: Option<TicksToCome>) {
+        self.log = log;
+    }
+    /// Whether the run that was recorded read no further before a statement made tick `next`.
+    pub(crate) fn is_at_statement(&mut self, next: Time) -> bool {
+        self.log.as_mut().is_some_and(|log| log.is_of_statement(next))
+    }
+    /// The clock at which a statement made tick `next` in the run that was recorded.
+    pub(crate) fn statement_clock(&mut self, next: Time) -> Option<i64> {
+        self.log.as_mut()?.take_statement(next)
+    }
+    /// Notes a tick that a statement made.
+    pub(crate) fn note_statement(&mut self, tick: Time, clock_us: i64) -> Result<()> {
+        Ok(self.recording.as_mut().map_or(Ok(()), |recording| recording.statement(tick, clock_us))?)
     }
     /// Notes a tick that took what was read last.
     pub(crate) fn note_tick(&mut self, tick: u64, clock_us: i64) -> Result<()> {
@@ -475,7 +499,7 @@ impl Sources {
     }
     /// Whether a recording is replayed that does not say where its ticks ended.
     pub(crate) fn cuts_ticks_anew(&self) -> bool {
-        self.open.iter().any(|source| matches!(source.feed, Feed::Recording { log: None, .. }))
+        self.log.is_none() && self.open.iter().any(|source| matches!(source.feed, Feed::Recording(_)))
     }
     /// Files that are read, which a recording does not hold.
     pub(crate) fn reads_files(&self) -> bool {

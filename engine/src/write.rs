@@ -112,7 +112,7 @@ impl Engine {
     /// A default with the clock read.
     fn default_expression(&mut self, default: &ast::Expr) -> Result<ScalarExpr> {
         let expression = self.session.expression(default, &Schema::default())?;
-        Ok(at_instant(&expression, self.clock.now(), self.timezone))
+        Ok(at_instant(&expression, self.instant()?, self.timezone))
     }
     /// The same for the batch engine.
     pub(crate) fn default_value(&mut self, table: &Table, place: usize) -> Result<ScalarValue> {

@@ -35,9 +35,17 @@ pub(crate) fn script(folder: &Path, sql: &str, arguments: &[&str]) -> Run {
 }
 /// Gives a script to the shell, which goes on after an error.
 pub(crate) fn shell(folder: &Path, sql: &str) -> Run {
+    shell_of(folder, sql, &[])
+}
+/// Gives a file of the folder to the shell.
+pub(crate) fn shell_with(folder: &Path, file: &str, arguments: &[&str]) -> Run {
+    shell_of(folder, &std::fs::read_to_string(folder.join(file)).unwrap(), arguments)
+}
+fn shell_of(folder: &Path, sql: &str, arguments: &[&str]) -> Run {
     let mut child = Command::new(env!("CARGO_BIN_EXE_deltaworks"))
         .current_dir(folder)
         .args(["shell", "--format", "json"])
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

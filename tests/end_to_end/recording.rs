@@ -173,6 +173,53 @@ fn a_live_run_is_replayed_tick_for_tick() {
     assert!(live == MARTS.map(|mart| std::fs::read_to_string(folder.path().join("out").join(mart)).unwrap()));
 }
 
+/// Statements between the ticks of a stream find in the replay what they found then.
+#[test]
+fn a_script_that_reads_while_records_come_is_replayed_statement_for_statement() {
+    let Some(broker) = shared() else { return };
+    broker.create_topic("meanwhile", 2);
+    let folder = tempfile::tempdir().unwrap();
+    let table = format!(
+        "CREATE TABLE e (n BIGINT, PRIMARY KEY (n) NOT ENFORCED) WITH ('connector' = 'kafka', 'topic' = 'meanwhile',
+           'properties.bootstrap.servers' = '{}', 'format' = 'json', 'key.format' = 'json');
+         CREATE TABLE note (k INT, at TIMESTAMP(6), PRIMARY KEY (k) NOT ENFORCED);
+         CREATE DYNAMIC TABLE total AS SELECT COUNT(*) AS n, SUM(n) AS s FROM e;
+         CREATE DYNAMIC TABLE stamped AS SELECT k, WRITE_TIMESTAMP() AS written FROM note;
+         INSERT INTO note VALUES (0, NOW());",
+        broker.address()
+    );
+    let step = |k: usize| {
+        format!(
+            "SELECT * FROM total; INSERT INTO note VALUES ({k}, NOW()); REFRESH DYNAMIC TABLE total; SELECT * FROM total; \
+             SELECT n.k, n.at, s.written FROM note n JOIN stamped s ON s.k = n.k ORDER BY n.k;\n"
+        )
+    };
+    let sql = table + &(1..=12).map(step).collect::<String>();
+    std::fs::write(folder.path().join("job.sql"), sql).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let recorded = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let sender = broker.producer();
+            let mut n = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                n += 1;
+                let value = format!("{{\"n\":{n}}}");
+                sender.send("meanwhile", n % 2, None, None, Some(value.as_bytes()));
+                sender.flush();
+            }
+        });
+        // A shell ends where its input does; the sources have no end.
+        let run = crate::program::shell_with(folder.path(), "job.sql", &["--record", "recording"]);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        run
+    });
+    assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
+    let counts: std::collections::BTreeSet<&str> = recorded.stdout.lines().filter(|line| line.contains("\"s\"")).collect();
+    assert!(counts.len() > 3, "nothing came while the statements ran: {}", recorded.stdout);
+    let replayed = crate::program::shell_with(folder.path(), "job.sql", &["--replay", "recording"]);
+    assert_eq!(replayed.stdout, recorded.stdout, "{}", replayed.stderr);
+}
+
 #[test]
 fn a_topic_that_is_read_in_two_ways_is_not_recorded() {
     let Some(broker) = shared() else { return };

@@ -205,6 +205,7 @@ fn tick_logs_cut_ticks_as_they_were() {
     for (line, reason) in [
         ("{\"tick\":1}", "missing field `clock` at line 1 column 10"),
         ("{\"tick\":1,\"clock\":\"x\",\"upto\":{}}", "clock \"x\" is not a timestamp"),
+        ("{\"tick\":1,\"clock\":\"2026-05-01 09:00:00Z\"}", "\"upto\" is missing"),
     ] {
         let dir = recording(&[("ticks.jsonl", line)]);
         let error = TickLog::open(dir.path()).expect_err("an error").to_string();

@@ -89,23 +89,40 @@ impl Recording {
     /// # Errors
     /// A file that cannot be written.
     pub fn tick(&mut self, tick: u64, clock_us: i64, upto: &BTreeMap<(String, u32), u64>) -> Result<()> {
-        if self.ticks.is_none() {
-            self.ticks = Some(Lines::create(self.dir.join("ticks.jsonl"), false)?);
-        }
-        let mut line = std::mem::take(&mut self.line);
-        line.clear();
-        line.extend_from_slice(format!("{{\"tick\":{tick},\"clock\":\"").as_bytes());
-        write_temporal(clock_us, &DataType::TimestampLtz, &mut line);
-        line.extend_from_slice(b"\",\"upto\":{");
+        let mut line = self.tick_line(tick, clock_us);
+        line.extend_from_slice(b"\"upto\":{");
         for (place, ((topic, partition), offset)) in upto.iter().enumerate() {
             line.extend_from_slice(if place > 0 { b"," } else { b"" });
             write_json(&format!("{topic}/{partition}"), &mut line);
             line.extend_from_slice(format!(":{offset}").as_bytes());
         }
         line.extend_from_slice(b"}}\n");
-        if let Some(ticks) = &mut self.ticks {
-            ticks.write(&line)?;
-        }
+        self.write_tick(line)
+    }
+    /// Notes a tick that a statement of the script makes, or before which it looks at the clock.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn statement(&mut self, tick: u64, clock_us: i64) -> Result<()> {
+        let mut line = self.tick_line(tick, clock_us);
+        line.extend_from_slice(b"\"statement\":true}\n");
+        self.write_tick(line)
+    }
+    /// The beginning of a tick's line.
+    fn tick_line(&mut self, tick: u64, clock_us: i64) -> Vec<u8> {
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        line.extend_from_slice(format!("{{\"tick\":{tick},\"clock\":\"").as_bytes());
+        write_temporal(clock_us, &DataType::TimestampLtz, &mut line);
+        line.extend_from_slice(b"\",");
+        line
+    }
+    fn write_tick(&mut self, line: Vec<u8>) -> Result<()> {
+        let ticks = match &mut self.ticks {
+            Some(ticks) => ticks,
+            none => none.insert(Lines::create(self.dir.join("ticks.jsonl"), false)?),
+        };
+        ticks.write(&line)?;
         self.line = line;
         Ok(())
     }
