@@ -63,6 +63,16 @@ impl Records {
         let Record { topic, partition, offset, timestamp, .. } = record;
         self.entries.push(Entry { topic, partition, offset, timestamp, start, lengths });
     }
+    /// Takes over all records of another batch, behind its own.
+    pub fn append(&mut self, other: &mut Records) {
+        if self.is_empty() {
+            std::mem::swap(self, other);
+        } else {
+            let start = self.bytes.len();
+            self.bytes.append(&mut other.bytes);
+            self.entries.extend(other.entries.drain(..).map(|entry| Entry { start: start + entry.start, ..entry }));
+        }
+    }
     /// The record at a place.
     #[inline]
     pub fn get(&self, index: usize) -> Option<Record<'_>> {
@@ -147,8 +157,15 @@ mod tests {
                 .collect();
             let mut records = Records::new();
             expected.iter().for_each(|record| records.push(*record));
-            prop_assert_eq!(records.iter().collect::<Vec<_>>(), expected);
+            prop_assert_eq!(records.iter().collect::<Vec<_>>(), expected.clone());
             prop_assert_eq!(records.get(records.len()), None);
+            let mut twice = Records::new();
+            for expected_length in [expected.len(), 2 * expected.len()] {
+                let mut more = records.clone();
+                twice.append(&mut more);
+                prop_assert_eq!((twice.len(), more.len(), more.bytes()), (expected_length, 0, 0));
+            }
+            prop_assert_eq!(twice.iter().collect::<Vec<_>>(), [expected.clone(), expected.clone()].concat());
             records.clear();
             prop_assert_eq!((records.len(), records.bytes()), (0, 0));
         }

@@ -50,7 +50,8 @@ java_run() {
         -Dorg.slf4j.simpleLogger.showDateTime=true -cp "$jars/*" "$@"
 }
 store() {
-    keytool -storetype PKCS12 -storepass "$store_password" "$@" >>"$dir/keytool.log" 2>&1 || { cat "$dir/keytool.log" >&2; exit 1; }
+    # It lies beside java, which alone may be on the path.
+    "$(dirname "$(readlink -f "$(command -v java)")")/keytool" -storetype PKCS12 -storepass "$store_password" "$@" >>"$dir/keytool.log" 2>&1 || { cat "$dir/keytool.log" >&2; exit 1; }
 }
 # Two certificates that vouch for themselves: the broker's and a client's.
 certify() {

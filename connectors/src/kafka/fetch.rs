@@ -37,7 +37,14 @@ const COMMIT: Duration = Duration::from_secs(5);
 /// A partition that is fetched.
 pub(super) struct Reading {
     pub(super) topic: String,
+    /// The topic's number.
+    number: u32,
     pub(super) partition: i32,
+    /// What came and is not in the inbox yet: it is gathered while the reader has the inboxes to itself.
+    block: Records,
+    /// Whether the broker has nothing behind it, and whether nothing will ever come.
+    pub(super) at_end: bool,
+    ended: bool,
     /// None once it has ended.
     pub(super) queue: Option<PartitionQueue<Watch>>,
     /// Whether the queue may hold something.
@@ -56,19 +63,23 @@ pub(super) struct Reading {
 
 impl Reading {
     /// Takes in a message, unless it was taken before or lies behind the end.
-    fn take(&mut self, message: &BorrowedMessage<'_>, inbox: &mut Inbox) {
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
         if message.offset() < self.next {
             return;
         }
         let inside = self.stop.is_none_or(|(stop, _)| message.offset() < stop);
         if inside {
-            push(message, inbox.topic, &mut inbox.arrived);
+            push(message, self.number, &mut self.block);
         }
         self.next = message.offset() + i64::from(inside);
-        inbox.at.next = self.next;
-        inbox.at.high = inbox.at.high.max(self.next);
-        inbox.at.at_end = false;
-        inbox.at.ended = self.stop.is_some_and(|(stop, _)| self.next >= stop);
+        self.at_end = false;
+        self.ended = self.stop.is_some_and(|(stop, _)| self.next >= stop);
+    }
+    /// Puts what came into the inbox.
+    fn hand_over(&mut self, inbox: &mut Inbox) {
+        inbox.arrived.append(&mut self.block);
+        let high = inbox.at.high.max(self.next);
+        inbox.at = Standing { next: self.next, high, at_end: self.at_end, ended: self.ended, ..inbox.at };
     }
 }
 
@@ -133,9 +144,14 @@ impl Fetcher {
     pub(super) fn add(&mut self, topic: String, partition: i32, span: Span, note: String) -> Result<()> {
         let Span { start, stop, high } = span;
         let ended = stop.is_some_and(|(stop, _)| start >= stop);
+        let number = self.number_of(&topic);
         let reading = Reading {
-            topic: topic.clone(),
+            topic,
+            number,
             partition,
+            block: Records::new(),
+            at_end: false,
+            ended,
             queue: None,
             ready: Arc::new(AtomicBool::new(true)),
             next: start,
@@ -149,14 +165,19 @@ impl Fetcher {
             self.assign(self.readings.len() - 1)?;
         }
         let target = stop.map_or(high, |(stop, _)| stop);
+        let at = Standing { next: start, target, high, at_end: false, ended };
+        self.shared.lock().inboxes.push(Inbox { topic: number, partition, arrived: Records::new(), at, note });
+        Ok(())
+    }
+    /// The number of a topic, which may be new.
+    fn number_of(&self, topic: &str) -> u32 {
         let mut state = self.shared.lock();
-        let number = state.topics.iter().position(|name| *name == topic).unwrap_or_else(|| {
-            state.topics.push(topic);
+        let known = state.topics.iter().position(|name| name == topic);
+        let number = known.unwrap_or_else(|| {
+            state.topics.push(topic.to_owned());
             state.topics.len() - 1
         });
-        let at = Standing { next: start, target, high, at_end: false, ended };
-        state.inboxes.push(Inbox { topic: number as u32, partition, arrived: Records::new(), at, note });
-        Ok(())
+        u32::try_from(number).unwrap_or(u32::MAX)
     }
     /// Makes the client fetch a partition from its next offset on, into a queue of its own.
     pub(super) fn assign(&mut self, index: usize) -> Result<()> {
@@ -249,7 +270,8 @@ impl Fetcher {
     fn stray(&mut self, message: &BorrowedMessage<'_>) {
         let of = |reading: &Reading| reading.partition == message.partition() && reading.topic == message.topic();
         if let Some(index) = self.readings.iter().position(of) {
-            self.readings[index].take(message, &mut self.shared.lock().inboxes[index]);
+            self.readings[index].take(message);
+            self.readings[index].hand_over(&mut self.shared.lock().inboxes[index]);
         }
     }
     /// Moves what came of a partition into its inbox; returns whether something did.
@@ -257,38 +279,30 @@ impl Fetcher {
         let room = IN_FLIGHT / self.readings.len();
         let reading = &mut self.readings[index];
         let Some(queue) = reading.queue.take() else { return Ok(false) };
-        let mut state = self.shared.lock();
-        let inbox = &mut state.inboxes[index];
-        if inbox.arrived.bytes() > room || !reading.ready.swap(false, Ordering::AcqRel) {
-            drop(state);
+        let waits = self.shared.lock().inboxes[index].arrived.bytes();
+        if waits > room || !reading.ready.swap(false, Ordering::AcqRel) {
             reading.queue = Some(queue);
             return Ok(false);
         }
         let (mut came, mut trouble) = (0, None);
-        while came < TURN && inbox.arrived.bytes() <= room {
+        while came < TURN && waits + reading.block.bytes() <= room && !reading.ended {
             match queue.poll(Duration::ZERO) {
                 None => break,
-                Some(Ok(message)) => {
-                    came += 1;
-                    reading.take(&message, inbox);
-                    if inbox.at.ended {
-                        break;
-                    }
-                }
+                Some(Ok(message)) => reading.take(&message),
                 Some(Err(KafkaError::PartitionEOF(_))) => {
-                    came += 1;
-                    inbox.at.at_end = true;
+                    reading.at_end = true;
                     // Offsets may be left out: of transactions, and of what was compacted.
-                    inbox.at.ended = reading.stop.is_some_and(|(_, known)| known);
+                    reading.ended = reading.stop.is_some_and(|(_, known)| known);
                 }
                 Some(Err(error)) => {
                     trouble = Some(error);
                     break;
                 }
             }
+            came += 1;
         }
-        let ended = inbox.at.ended;
-        drop(state);
+        let ended = reading.ended;
+        reading.hand_over(&mut self.shared.lock().inboxes[index]);
         reading.queue = Some(queue);
         if came > 0 || trouble.is_some() {
             reading.ready.store(true, Ordering::Release);

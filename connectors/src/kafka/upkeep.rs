@@ -188,11 +188,11 @@ impl Fetcher {
             }
         }
         let mut state = self.shared.lock();
-        for ((inbox, high), reading) in state.inboxes.iter_mut().zip(targets).zip(&self.readings) {
+        for ((inbox, high), reading) in state.inboxes.iter_mut().zip(targets).zip(&mut self.readings) {
             inbox.at.high = inbox.at.high.max(high);
             if reading.stop.is_none() && high > inbox.at.next {
                 inbox.at.target = high;
-                inbox.at.at_end = false;
+                (inbox.at.at_end, reading.at_end) = (false, false);
             }
         }
         state.retarget = false;
