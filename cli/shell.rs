@@ -1,12 +1,14 @@
 //! The interactive shell: statements end in `;`, `\d` describes, `\q` leaves.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use deltaworks_engine::{Engine, EngineError, Options, print_results};
 
 use crate::args::RunArguments;
+use crate::{report, stop_signal};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
@@ -17,35 +19,75 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), EngineError> {
     let options = Options { interactive: true, ..arguments.options()? };
     let results = print_results(arguments.format(), std::io::stdout());
     let say = Box::new(|text: &str| eprintln!("{text}"));
-    let mut engine = Engine::new(options, results, say, Arc::new(AtomicBool::new(false)))?;
-    if std::io::stdin().is_terminal() { interactive(&mut engine) } else { piped(&mut engine) }
+    let stop = stop_signal()?;
+    let mut engine = Engine::new(options, results, say, stop.clone())?;
+    if std::io::stdin().is_terminal() { interactive(&mut engine, &stop) } else { piped(&mut engine, &stop) }
 }
 
-fn interactive(engine: &mut Engine) -> Result<(), EngineError> {
+/// What a person does at the prompt.
+enum Typed {
+    Line(String),
+    Interrupt,
+    End,
+    Broken(ReadlineError),
+}
+/// How long somebody may think before it is looked what has come meanwhile.
+const MEANWHILE: Duration = Duration::from_millis(200);
+
+/// Reads lines on a thread of their own: while it waits, what continuous statements read and write goes on.
+fn interactive(engine: &mut Engine, stop: &AtomicBool) -> Result<(), EngineError> {
     let terminal = |error: ReadlineError| EngineError::new(format!("cannot read the terminal: {error}"), "");
     let mut editor = DefaultEditor::new().map_err(terminal)?;
     eprintln!("deltaworks {}. {HELP}", env!("CARGO_PKG_VERSION"));
-    let mut pending = String::new();
+    let ((typed, lines), (go_on, prompts)) = (channel(), channel::<&str>());
+    // It ends with the process: nobody can take a prompt back.
+    std::thread::spawn(move || {
+        for prompt in prompts {
+            let line = match editor.readline(prompt) {
+                Ok(line) => {
+                    let _ = editor.add_history_entry(&line);
+                    Typed::Line(line)
+                }
+                Err(ReadlineError::Interrupted) => Typed::Interrupt,
+                Err(ReadlineError::Eof) => Typed::End,
+                Err(error) => Typed::Broken(error),
+            };
+            if typed.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let (mut pending, mut goes_on) = (String::new(), true);
     loop {
         let prompt = if pending.is_empty() { "deltaworks> " } else { "        ..> " };
-        match editor.readline(prompt) {
-            Ok(line) => {
-                let _ = editor.add_history_entry(&line);
-                if !take_line(engine, &mut pending, &line) {
-                    return Ok(());
-                }
+        let _ = go_on.send(prompt);
+        let line = loop {
+            match lines.recv_timeout(MEANWHILE) {
+                Ok(line) => break line,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                // An error is said once, and again where a statement meets it.
+                Err(RecvTimeoutError::Timeout) if goes_on => goes_on = said(engine.go_on()),
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            Err(ReadlineError::Interrupted) => pending.clear(),
-            Err(ReadlineError::Eof) => return Ok(()),
-            Err(error) => return Err(terminal(error)),
+        };
+        goes_on = true;
+        match line {
+            Typed::Line(line) if !take_line(engine, &mut pending, &line) => return Ok(()),
+            Typed::Line(_) => {}
+            Typed::Interrupt => pending.clear(),
+            Typed::End => return Ok(()),
+            Typed::Broken(error) => return Err(terminal(error)),
+        }
+        if stop.swap(false, Ordering::Relaxed) {
+            eprintln!("interrupted: it went as far as it had come by then");
         }
     }
 }
-fn piped(engine: &mut Engine) -> Result<(), EngineError> {
+fn piped(engine: &mut Engine, stop: &AtomicBool) -> Result<(), EngineError> {
     let mut pending = String::new();
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|e| EngineError::new(format!("cannot read the input: {e}"), ""))?;
-        if !take_line(engine, &mut pending, &line) {
+        if !take_line(engine, &mut pending, &line) || stop.load(Ordering::Relaxed) {
             return Ok(());
         }
     }
@@ -76,11 +118,13 @@ fn take_line(engine: &mut Engine, pending: &mut String, line: &str) -> bool {
     true
 }
 fn execute(engine: &mut Engine, text: &str) {
-    if let Err(error) = engine.run_statements(text, "shell") {
-        eprintln!("error: {error}");
-        if !error.help.is_empty() {
-            eprintln!("  help: {}", error.help);
-        }
-    }
+    said(engine.run_statements(text, "shell"));
     let _ = std::io::stdout().flush();
+}
+/// Says an error; whether there was none.
+fn said(outcome: Result<(), EngineError>) -> bool {
+    if let Err(error) = &outcome {
+        report(error);
+    }
+    outcome.is_ok()
 }

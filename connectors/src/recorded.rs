@@ -303,7 +303,7 @@ pub struct RecordedTick {
     pub tick: u64,
     /// The clock, in microseconds since 1970.
     pub clock_us: i64,
-    /// Per `topic/partition` that the run had read: the offset before which all records were taken. Others took none.
+    /// Per `topic/partition` that got further: the offset before which all records were taken. Others took none.
     pub upto: BTreeMap<String, u64>,
     /// Whether a statement of the script made it, or looked at the clock before it: then it took no records.
     pub statement: bool,

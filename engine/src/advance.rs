@@ -31,6 +31,8 @@ const IDLE: Duration = Duration::from_millis(50);
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// How long the changes of a stream that never rests may stay with us.
 const HAND_ON: Duration = Duration::from_millis(100);
+/// How often consumer groups are told what is done with.
+const TELL_GROUP: Duration = Duration::from_secs(5);
 
 /// How far unbounded sources are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +154,10 @@ impl Engine {
     }
     /// Opens the sink behind a connector table, once.
     fn open_sink(&mut self, name: &str) -> Result<()> {
-        let Some(table) = self.catalog.get(name).and_then(|entry| entry.table()) else { return Ok(()) };
-        let Some(connector) = &table.connector else { return Ok(()) };
+        let Some(entry) = self.catalog.get(name) else { return Ok(()) };
+        let Some((table, connector)) = entry.table().and_then(|table| Some((table, table.connector.as_ref()?))) else {
+            return Ok(());
+        };
         if self.sinks.contains_key(name) {
             return Ok(());
         }
@@ -163,9 +167,36 @@ impl Engine {
                 "declare a second table on the same topic or file",
             ));
         }
-        let writer = self.writer(table, connector)?;
+        let at = |error: EngineError| error.in_column(entry.position.0, entry.position.1);
+        self.check_one_writer(name, connector).map_err(at)?;
+        let writer = self.writer(table, connector).map_err(at)?;
         self.sinks.insert(name.to_string(), OpenSink::new(name, &table.key, writer));
         Ok(())
+    }
+    /// Two sinks of one transactional id would shut each other out.
+    fn check_one_writer(&self, name: &str, connector: &ConnectorOptions) -> Result<()> {
+        let id = |connector: &ConnectorOptions| {
+            let prefix = connector.get("sink.transactional-id-prefix").filter(|_| is_kafka(connector))?;
+            Some((
+                connector.get("properties.bootstrap.servers")?.to_owned(),
+                prefix.to_owned(),
+                connector.get("topic")?.to_owned(),
+            ))
+        };
+        let Some(own) = id(connector) else { return Ok(()) };
+        let of = |other: &String| self.catalog.get(other)?.table()?.connector.as_ref().and_then(id);
+        match self.sinks.keys().find(|other| of(other).as_ref() == Some(&own)) {
+            None => Ok(()),
+            Some(other) => Err(EngineError::new(
+                format!(
+                    "\"{}\" and \"{}\" write topic \"{}\" with one 'sink.transactional-id-prefix'",
+                    short(other),
+                    short(name),
+                    own.2
+                ),
+                "insert into one of them alone, or give each a prefix of its own: a later writer shuts out an earlier one",
+            )),
+        }
     }
     /// A Kafka sink is a file of its changes while a recording is replayed.
     fn writer(&self, table: &Table, connector: &ConnectorOptions) -> Result<Box<dyn ChangeSink>> {
@@ -213,6 +244,19 @@ impl Engine {
         }
         self.settle()?;
         self.await_calls()
+    }
+    /// Takes in what sources have by now, for continuous statements, between two statements of a person's.
+    ///
+    /// # Errors
+    /// A source or sink that fails.
+    pub fn go_on(&mut self) -> Result<()> {
+        if !self.sources.is_live() || self.sinks.is_empty() {
+            return Ok(());
+        }
+        self.drain(Until::Present)?;
+        self.host.wait_complete(self.host.next_tick() - 1)?;
+        self.hand_on()?;
+        self.tell_groups()
     }
     /// What feeds a table from outside, by name: itself if it has a connector, and the pipes from folders.
     fn sources_of<'a>(&'a self, name: &'a str) -> Vec<&'a str> {
@@ -279,7 +323,7 @@ impl Engine {
         self.sources.ask_again(until == Until::Arrived);
         // What is there and not whole when this begins.
         let mut arrived: Option<Vec<PathBuf>> = None;
-        let (mut ticked, mut handed_on) = (Instant::now(), Instant::now());
+        let (mut ticked, mut handed_on, mut told) = (Instant::now(), Instant::now(), Instant::now());
         while !self.sources.ended() && !self.stopped() {
             if until != Until::End && self.sources.is_at_statement(self.host.next_tick()) {
                 break;
@@ -302,12 +346,16 @@ impl Engine {
                 self.hand_on()?;
                 handed_on = Instant::now();
             }
+            if told.elapsed() >= TELL_GROUP {
+                self.tell_groups()?;
+                told = Instant::now();
+            }
             if !resting {
                 continue;
             }
             let waiting = self.sources.waiting();
             let arrived = arrived.get_or_insert_with(|| waiting.clone());
-            let behind = self.sources.is_behind();
+            let behind = self.sources.is_behind() || self.sources.will_end();
             let through = !waiting.iter().any(|file| arrived.contains(file)) && !behind;
             match until {
                 Until::Present if !behind => break,
@@ -326,6 +374,16 @@ impl Engine {
         }
         self.take_answers(false)?;
         self.sources.wait(IDLE);
+        Ok(())
+    }
+    /// Tells consumer groups up to where records are done with: their ticks are complete and the sinks have delivered them.
+    fn tell_groups(&mut self) -> Result<()> {
+        if !self.sources.tells_group() {
+            return Ok(());
+        }
+        let complete = self.host.complete();
+        self.sinks.values_mut().try_for_each(|sink| sink.write(complete).and_then(|()| sink.deliver()))?;
+        self.sources.done(complete);
         Ok(())
     }
     /// Makes everybody see what complete ticks have given the sinks.
@@ -390,11 +448,12 @@ impl Engine {
     pub(crate) fn complete(&mut self, tick: Time) -> Result<()> {
         self.host.wait_complete(tick)?;
         self.write_sinks()?;
-        match self.options.interactive {
+        if self.options.interactive {
             // The next statement may be long in coming.
-            true => self.sinks.values_mut().try_for_each(|sink| sink.hand_on(true)),
-            false => Ok(()),
+            self.sinks.values_mut().try_for_each(|sink| sink.hand_on(true))?;
+            self.tell_groups()?;
         }
+        Ok(())
     }
     /// Writes what complete ticks have changed.
     pub(crate) fn write_sinks(&mut self) -> Result<()> {
@@ -419,6 +478,7 @@ impl Engine {
                 lines.push(format!("warning: {} {left_out} of {table}", sink.conflicts));
             }
         }
+        self.sources.done(self.host.complete());
         lines.iter().for_each(|line| self.say(line));
         self.report_expired();
         self.report_sources();

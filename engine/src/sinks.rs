@@ -90,6 +90,13 @@ impl OpenSink {
         }
         Ok(self.writer.flush()?)
     }
+    /// Returns once everything that was written is where its readers find it, or will after a crash.
+    pub(crate) fn deliver(&mut self) -> Result<(), EngineError> {
+        match self.writer.has_epochs() {
+            true => self.hand_on(true),
+            false => Ok(self.writer.commit()?),
+        }
+    }
     /// Flushes what was written; nothing comes after it.
     pub(crate) fn finish(&mut self) -> Result<(), EngineError> {
         Ok(self.writer.finish()?)

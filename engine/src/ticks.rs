@@ -305,6 +305,10 @@ impl Sources {
     pub(crate) fn is_behind(&self) -> bool {
         self.open.iter().any(|source| source.behind)
     }
+    /// Whether a source that has nothing now will have more and then end.
+    pub(crate) fn will_end(&self) -> bool {
+        self.open.iter().any(|source| !source.ended && matches!(&source.feed, Feed::Kafka(kafka) if kafka.is_bounded()))
+    }
     /// Whether no source has anything at this moment.
     pub(crate) fn is_resting(&self) -> bool {
         self.open.iter().all(|source| source.ended || source.idle || source.behind)
@@ -331,11 +335,21 @@ impl Sources {
     }
     /// What happened to brokers and topics.
     pub(crate) fn take_news(&mut self) -> Vec<String> {
-        let news = self.open.iter_mut().filter_map(|source| match &mut source.feed {
-            Feed::Kafka(kafka) => Some(kafka.take_news()),
+        self.kafka().flat_map(KafkaSource::take_news).collect()
+    }
+    /// Tells consumer groups that everything up to a tick is done with.
+    pub(crate) fn done(&mut self, upto: Time) {
+        self.kafka().for_each(|kafka| kafka.done(upto));
+    }
+    fn kafka(&mut self) -> impl Iterator<Item = &mut KafkaSource> {
+        self.open.iter_mut().filter_map(|source| match &mut source.feed {
+            Feed::Kafka(kafka) => Some(&mut **kafka),
             _ => None,
-        });
-        news.flatten().collect()
+        })
+    }
+    /// Whether a consumer group is told how far its topics were read.
+    pub(crate) fn tells_group(&self) -> bool {
+        self.open.iter().any(|source| matches!(&source.feed, Feed::Kafka(kafka) if kafka.tells_group()))
     }
     /// What is there and cannot be read yet: files that may still grow.
     pub(crate) fn waiting(&self) -> Vec<PathBuf> {
@@ -470,6 +484,7 @@ impl Sources {
     }
     /// Notes a tick that took what was read last.
     pub(crate) fn note_tick(&mut self, tick: u64, clock_us: i64) -> Result<()> {
+        self.kafka().for_each(|kafka| kafka.note_tick(tick));
         let Some(recording) = &mut self.recording else { return Ok(()) };
         let mut upto: BTreeMap<(String, u32), u64> = BTreeMap::new();
         for source in &self.open {

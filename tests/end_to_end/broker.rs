@@ -18,7 +18,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -108,7 +108,12 @@ impl Broker {
     }
     /// Makes a topic.
     pub(crate) fn create_topic(&self, name: &str, partitions: i32) {
+        self.create_topic_with(name, partitions, &[]);
+    }
+    /// Makes a topic with settings of its own.
+    pub(crate) fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
         let made = block_on(self.admin().create_topics(&[topic], &options())).unwrap();
         made.into_iter().for_each(|one| assert_eq!(one.unwrap(), name));
     }
@@ -116,6 +121,19 @@ impl Broker {
     pub(crate) fn delete_topic(&self, name: &str) {
         let deleted = block_on(self.admin().delete_topics(&[name], &options())).unwrap();
         deleted.into_iter().for_each(|one| assert_eq!(one.unwrap(), name));
+    }
+    /// Takes the records of partition 0 away that lie before an offset.
+    pub(crate) fn delete_before(&self, name: &str, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(name, 0, Offset::Offset(offset)).unwrap();
+        block_on(self.admin().delete_records(&list, &options())).unwrap();
+    }
+    /// Commits an offset of partition 0 for a group.
+    pub(crate) fn commit(&self, group: &str, topic: &str, offset: i64) {
+        let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+        consumer.commit(&list, CommitMode::Sync).unwrap();
     }
     /// Gives a topic more partitions.
     pub(crate) fn grow_topic(&self, name: &str, partitions: usize) {
@@ -147,7 +165,8 @@ impl Broker {
     }
     /// An ordinary member of a consumer group that reads a topic.
     pub(crate) fn member(&self, group: &str, topic: &str) -> BaseConsumer {
-        let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();
+        let consumer: BaseConsumer =
+            self.config().set("group.id", group).set("enable.auto.commit", "false").create().unwrap();
         consumer.subscribe(&[topic]).unwrap();
         consumer
     }

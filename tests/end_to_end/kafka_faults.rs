@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdkafka::Message;
 
 use crate::broker::{Broker, Sender, shared};
-use crate::program::{Running, script, wait_for};
+use crate::program::{Running, script, shell, wait_for};
 
 /// A table of numbers without a key on a topic: a record that came twice would count twice.
 fn numbers(broker: &Broker, topic: &str, options: &str) -> String {
@@ -85,7 +85,7 @@ fn others_in_the_group_take_nothing_away() {
     let second = broker.member("shared-by-others", "group");
     let refused = "warning: group \"shared-by-others\" does not take the offsets up to which its topics are read";
     let mut sent = 30;
-    for _ in 0..40 {
+    for _ in 0..100 {
         if said(folder.path()).contains(refused) {
             break;
         }
@@ -205,4 +205,117 @@ fn a_job_killed_while_it_writes_leaves_whole_epochs() {
         let (n, s) = (of_key.len(), of_key.iter().sum::<i64>());
         assert_eq!(value, format!("{{\"k\":{k},\"n\":{n},\"s\":{s}}}"));
     }
+}
+
+/// The last offset of a topic that is written in transactions is a marker and no record: nobody waits for one.
+#[test]
+fn a_refresh_does_not_wait_for_markers_of_transactions() {
+    let Some(broker) = shared() else { return };
+    broker.create_topic("markers", 2);
+    broker.transaction("markers", "markers", b"{\"n\":1}").commit().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let total = "CREATE DYNAMIC TABLE total AS SELECT COUNT(*) AS n FROM e;";
+    let refresh = "REFRESH DYNAMIC TABLE total; SELECT n FROM total;";
+    let sql = numbers(broker, "markers", "") + total + "SELECT n FROM total;" + &refresh.repeat(3);
+    let run = shell(folder.path(), &sql);
+    assert_eq!(run.stdout, "[{\"n\":1}]\n".repeat(4), "{}", run.stderr);
+}
+
+/// A topic that is deleted before all of it was read keeps nobody from the others.
+#[test]
+fn a_topic_that_goes_in_the_middle_of_its_backlog_is_not_waited_for() {
+    let Some(broker) = shared() else { return };
+    broker.create_topic("stays", 1);
+    broker.create_topic("goes", 1);
+    let sender = broker.producer();
+    send(&sender, "stays", 1, 1..=10, "");
+    send(&sender, "goes", 1, 1..=300_000, &format!(",\"pad\":\"{}\"", "x".repeat(200)));
+    let folder = tempfile::tempdir().unwrap();
+    let other = numbers(broker, "goes", "").replace("TABLE e ", "TABLE g ");
+    let sink = "CREATE TABLE count_of_g (one INT, n BIGINT, PRIMARY KEY (one) NOT ENFORCED)
+      WITH ('connector' = 'filesystem', 'path' = 'g.jsonl', 'format' = 'changelog-json');
+      INSERT INTO count_of_g SELECT 1, COUNT(*) FROM g;";
+    let running = Running::start(folder.path(), &(counting(broker, "stays", "") + &other + sink));
+    wait_for(&folder.path().join("g.jsonl"), "+I");
+    broker.delete_topic("goes");
+    wait_for(&folder.path().join("said.txt"), "topic \"goes\" is not there any more");
+    send(&sender, "stays", 1, 11..=20, "");
+    wait_for(&folder.path().join("total.jsonl"), &total(20));
+    let (code, said) = running.stop();
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// What a sink did not take is read again by whoever begins at the group's offsets.
+#[test]
+fn a_group_is_told_what_sinks_have_and_no_more() {
+    let Some(broker) = shared() else { return };
+    broker.create_topic("told-in", 1);
+    broker.create_topic_with("told-out", 1, &[("max.message.bytes", "2000")]);
+    let sender = broker.producer();
+    send(&sender, "told-in", 1, 1..=50, "");
+    let large = format!("{{\"n\":51,\"pad\":\"{}\"}}", "x".repeat(100_000));
+    sender.send("told-in", 0, Some(51), None, Some(large.as_bytes()));
+    sender.flush();
+    let address = format!("'properties.bootstrap.servers' = '{}'", broker.address());
+    let sql = format!(
+        "CREATE TABLE e (n BIGINT, pad STRING) WITH ('connector' = 'kafka', 'topic' = 'told-in', 'format' = 'json', {address},
+           'properties.group.id' = 'told', 'scan.startup.mode' = 'group-offsets', 'properties.auto.offset.reset' = 'earliest',
+           'scan.bounded.mode' = 'latest-offset');
+         CREATE TABLE o (n BIGINT, pad STRING) WITH ('connector' = 'kafka', 'topic' = 'told-out', 'format' = 'json', {address});
+         INSERT INTO o SELECT n, pad FROM e WHERE n <> ${{BUT}};"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let run = |but: &str| script(folder.path(), &sql, &["--set", &format!("BUT={but}")]);
+    let failed = run("0");
+    assert_eq!(failed.code, Some(1), "{}", failed.stderr);
+    assert!(failed.stderr.contains("MessageSizeTooLarge"), "{}", failed.stderr);
+    // Without the large one everything else comes, and a third run has nothing left.
+    assert_eq!(run("51").code, Some(0));
+    let numbers: std::collections::BTreeSet<String> = broker.lines("told-out").lines().map(str::to_owned).collect();
+    assert_eq!(numbers.len(), 50);
+    let before = broker.lines("told-out").len();
+    assert_eq!(run("51").code, Some(0));
+    assert_eq!(broker.lines("told-out").len(), before);
+}
+
+/// A bounded source whose end has not come yet is waited for.
+#[test]
+fn a_select_waits_for_an_end_that_is_still_to_come() {
+    let Some(broker) = shared() else { return };
+    broker.create_topic("to-come", 1);
+    let sender = broker.producer();
+    send(&sender, "to-come", 1, 1..=5, "");
+    let bounded = ", 'scan.bounded.mode' = 'specific-offsets', 'scan.bounded.specific-offsets' = 'partition:0,offset:10'";
+    let sql = numbers(broker, "to-come", bounded) + "SELECT COUNT(*) AS n, SUM(n) AS s FROM e;";
+    let folder = tempfile::tempdir().unwrap();
+    let run = std::thread::scope(|scope| {
+        let run = scope.spawn(|| script(folder.path(), &sql.replace("'table.retain' = 'none', ", ""), &[]));
+        std::thread::sleep(Duration::from_secs(2));
+        send(&sender, "to-come", 1, 6..=12, "");
+        run.join().unwrap()
+    });
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "[{\"n\":10,\"s\":55}]\n"), "{}", run.stderr);
+}
+
+/// The group's offset may lie before everything that the topic still holds.
+#[test]
+fn an_offset_that_retention_took_is_replaced_as_the_table_says() {
+    let Some(broker) = shared() else { return };
+    broker.create_topic("taken-away", 1);
+    send(&broker.producer(), "taken-away", 1, 1..=20, "");
+    broker.commit("late", "taken-away", 3);
+    broker.delete_before("taken-away", 10);
+    let group = "'properties.group.id' = 'late', 'scan.startup.mode' = 'group-offsets'";
+    let select = |options: &str| {
+        let table = numbers(broker, "taken-away", &format!(", {group}{options}"))
+            .replace("'table.retain' = 'none'", "'errors' = 'fail'");
+        script(tempfile::tempdir().unwrap().path(), &(table + "SELECT COUNT(*) AS n FROM e;"), &[])
+    };
+    let bounded = ", 'scan.bounded.mode' = 'latest-offset'";
+    let run = select(&format!("{bounded}, 'properties.auto.offset.reset' = 'earliest'"));
+    assert_eq!(run.stdout, "[{\"n\":10}]\n", "{}", run.stderr);
+    broker.commit("late", "taken-away", 3);
+    let run = select(bounded);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("at offset 3") && run.stderr.contains("auto.offset.reset"), "{}", run.stderr);
 }

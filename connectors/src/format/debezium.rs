@@ -76,15 +76,18 @@ impl Debezium {
         }
         let names = fields.iter().map(|field| field.name.clone()).collect();
         let base = fields.iter().map(|field| field.conversion).collect();
-        Ok(Debezium { object: ObjectReader::new(fields), names, base, schema: String::new() })
+        Ok(Debezium { object: ObjectReader::new(fields), names, base, schema: "null".to_owned() })
     }
-    /// Takes the conversions from a schema, unless it is the one seen last.
-    fn learn(&mut self, schema: &str) {
+    /// Takes the conversions from a record's schema, unless it is the one seen last. A record without one is read as the options
+    /// say, whatever came before it.
+    fn learn(&mut self, schema: Option<&RawValue>) {
+        let schema = schema.map_or("null", RawValue::get);
         if schema == self.schema {
             return;
         }
         self.schema = schema.to_owned();
-        let node: SchemaNode<'_> = serde_json::from_str(schema).unwrap_or_default();
+        let node: Option<SchemaNode<'_>> = serde_json::from_str(schema).unwrap_or_default();
+        let node = node.unwrap_or_default();
         let image = node.fields.iter().find(|field| matches!(field.field.as_deref(), Some("after" | "before")));
         let columns = image.unwrap_or(&node);
         for ((field, name), base) in self.object.fields_mut().iter_mut().zip(&self.names).zip(&self.base) {
@@ -186,13 +189,14 @@ impl RecordFormat for Debezium {
         let Some(value) = record.value else { return tombstone(target) };
         let text = utf8(value)?;
         let outer = envelope(text)?;
-        let Some(payload) = outer.payload else { return self.envelope(text, &outer, target) };
+        let Some(payload) = outer.payload else {
+            self.learn(None);
+            return self.envelope(text, &outer, target);
+        };
         if payload.get() == "null" {
             return tombstone(target);
         }
-        if let Some(schema) = outer.schema.filter(|schema| schema.get() != "null") {
-            self.learn(schema.get());
-        }
+        self.learn(outer.schema);
         self.envelope(payload.get(), &envelope(payload.get())?, target)
     }
 }

@@ -396,6 +396,8 @@ pub(super) fn settled<T>(
                     | Code::UnknownTopicId
                     | Code::BrokerNotAvailable
                     | Code::BrokerTransportFailure
+                    | Code::OperationTimedOut
+                    | Code::RequestTimedOut
                     | Code::CoordinatorLoadInProgress
                     | Code::CoordinatorNotAvailable
                     | Code::NotCoordinator

@@ -24,7 +24,7 @@ use rdkafka::producer::Producer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::util::Timeout;
 
-use super::client::{Connection, Watch, connect};
+use super::client::{Connection, Watch, connect, settled};
 use super::messages::{Batch, Encoder};
 use super::producer::{LAST, Outgoing, Patience, consumer};
 use super::sink::Caller;
@@ -103,6 +103,9 @@ impl Epochs {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
                 return Err(self.outgoing.failed(code, String::new()));
             }
+            if self.caller.stops() {
+                return Err(Error::Stopped);
+            }
             if start.elapsed() >= OPENING {
                 let action = format!("begin writing topic \"{}\" exactly once as \"{}\"", self.encoder.topic, self.id);
                 return Err(Error::Kafka { action, reason: error.to_string() });
@@ -112,8 +115,9 @@ impl Epochs {
         Ok(())
     }
     fn ask_committed(&self) -> Result<Option<u64>> {
-        let answer = self.asks.committed_offsets(self.progress(Offset::Invalid)?, Timeout::After(OPENING));
-        let list = answer.map_err(|error| self.broken("read the last epoch", &error))?;
+        let asked = self.progress(Offset::Invalid)?;
+        let action = || format!("read the last epoch of topic \"{}\"", self.encoder.topic);
+        let list = settled(&self.asks, action, |_| self.asks.committed_offsets(asked.clone(), Timeout::After(STEP)))?;
         match list.find_partition(&self.encoder.topic, 0).map(|at| at.offset()) {
             Some(Offset::Offset(epoch)) => Ok(u64::try_from(epoch).ok()),
             _ => Ok(None),

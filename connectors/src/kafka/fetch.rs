@@ -51,6 +51,8 @@ pub(super) struct Reading {
     pub(super) ready: Arc<AtomicBool>,
     /// The offset of the next record.
     pub(super) next: i64,
+    /// The end up to which nothing came behind `next`: what lies between them are no records.
+    pub(super) through: i64,
     /// The offset before which it ends, and whether the log was that long when reading began.
     pub(super) stop: Option<(i64, bool)>,
     /// The topic or the partition went away.
@@ -78,6 +80,9 @@ impl Reading {
     /// Puts what came into the inbox.
     fn hand_over(&mut self, inbox: &mut Inbox) {
         inbox.arrived.append(&mut self.block);
+        if self.at_end {
+            self.through = self.through.max(inbox.at.target);
+        }
         let high = inbox.at.high.max(self.next);
         inbox.at = Standing { next: self.next, high, at_end: self.at_end, ended: self.ended, ..inbox.at };
     }
@@ -92,6 +97,9 @@ pub(super) struct Fetcher {
     // Queues go before the client that they belong to.
     pub(super) readings: Vec<Reading>,
     pub(super) consumer: Arc<BaseConsumer<Watch>>,
+    /// Asks what is to be asked while the other fetches: a question there waits until the broker has answered a fetch. Topics that
+    /// were made anew are heard of from the other alone, which is the one that reads them.
+    pub(super) asks: BaseConsumer<Watch>,
     pub(super) away: bool,
     /// The topic whose turn it is to be looked at.
     pub(super) turn: usize,
@@ -109,15 +117,15 @@ impl Fetcher {
         wanted: Vec<Topics>,
         (shared, stop): (Arc<Shared>, &Arc<AtomicBool>),
     ) -> Result<Fetcher> {
-        let watch = Watch::until(stop);
-        // How many partitions share the space is known when they are known.
-        let consumer = consumer(connection, &watch, 1)?;
-        let found = topics::find(connection, &consumer, &wanted)?;
+        let asks = consumer(connection, &Watch::until(stop), 1)?;
+        let found = topics::find(connection, &asks, &wanted)?;
         let partitions: Vec<(String, i32)> =
             found.iter().flat_map(|(topic, partitions)| partitions.iter().map(|p| (topic.clone(), *p))).collect();
-        let spans = topics::spans(connection, &consumer, scan, &partitions)?;
-        drop(consumer);
-        let consumer = Arc::new(self::consumer(connection, &watch, partitions.len())?);
+        let spans = topics::spans(connection, &asks, scan, &partitions)?;
+        // How many share the space is known now.
+        let watch = Watch::until(stop);
+        let consumer = Arc::new(consumer(connection, &watch, partitions.len())?);
+        watch.answered();
         shared.lock().topics = found.keys().cloned().collect();
         let now = Instant::now();
         let mut fetcher = Fetcher {
@@ -128,6 +136,7 @@ impl Fetcher {
             shared,
             readings: Vec::new(),
             consumer,
+            asks,
             away: false,
             turn: 0,
             committed: Vec::new(),
@@ -155,6 +164,7 @@ impl Fetcher {
             queue: None,
             ready: Arc::new(AtomicBool::new(true)),
             next: start,
+            through: start,
             stop,
             gone: false,
             missing: false,

@@ -8,7 +8,7 @@
 //! | changelog-json | `{"op":"+I","tick":7,"row":{..}}` | a message each | `{"op":"-D","tick":7,"row":{..}}` |
 //!
 //! A key of one column is its text, as sources read it; a key of several is a JSON object, and with `'key.format' = 'json'` every
-//! key is.
+//! key is. A key of one column that is NULL is an object too: a record without a key would have no order, and no tombstone could name it.
 
 use std::ops::Range;
 
@@ -130,11 +130,13 @@ impl Encoder {
         match format {
             KeyFormat::Object => part.json.write(row, out),
             KeyFormat::Text => {
-                let datum = Datum::decode(&mut row, &part.types[0]);
-                if datum.is_null() {
-                    return batch.no_key();
+                let whole = row;
+                match Datum::decode(&mut row, &part.types[0]) {
+                    datum if !datum.is_null() => write_raw(&datum, &part.types[0], out),
+                    // Rows alone need no order. Else the changes of NULL have to stay together as those of any other key.
+                    _ if self.form == Form::Append => return batch.no_key(),
+                    _ => part.json.write(whole, out),
                 }
-                write_raw(&datum, &part.types[0], out);
             }
         }
         batch.end_key();

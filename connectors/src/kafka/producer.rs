@@ -25,6 +25,9 @@ use crate::error::{Error, Result};
 
 /// How long a topic may take to appear that the broker makes when it is asked for.
 const APPEARS: Duration = Duration::from_secs(3);
+/// How long brokers may say nothing of it, and how long one question waits.
+const SILENT: Duration = Duration::from_secs(10);
+const STEP: Duration = Duration::from_secs(1);
 /// How long nothing may move once the job is to stop.
 const PARTING: Duration = Duration::from_secs(10);
 /// How long nothing may move at the end of a job.
@@ -64,6 +67,17 @@ pub(crate) struct Failure {
     bytes: usize,
 }
 
+impl Failure {
+    fn is_rather_to_blame_than(&self, other: &Failure) -> bool {
+        use RDKafkaErrorCode as Code;
+        self.code == other.code
+            && match self.code {
+                Code::MessageSizeTooLarge | Code::InvalidMessageSize => self.bytes > other.bytes,
+                Code::PolicyViolation | Code::InvalidRecord => self.key.is_none() && other.key.is_some(),
+                _ => false,
+            }
+    }
+}
 impl Deliveries {
     fn lock(&self) -> MutexGuard<'_, Outcome> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -98,7 +112,12 @@ impl ProducerContext for Deliveries {
             Err((error, record)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
                 let (key, bytes) = (record.key().map(<[u8]>::to_vec), record.payload().map_or(0, <[u8]>::len));
-                self.lock().failed.get_or_insert(Failure { code, key, bytes });
+                let failure = Failure { code, key, bytes };
+                let mut outcome = self.lock();
+                // A batch is refused as a whole: of its records, the one that is to blame is told.
+                if outcome.failed.as_ref().is_none_or(|other| failure.is_rather_to_blame_than(other)) {
+                    outcome.failed = Some(failure);
+                }
             }
         }
     }
@@ -143,14 +162,19 @@ impl Outgoing {
     pub(crate) fn find_topic(&self, connection: &Connection) -> Result<()> {
         let start = Instant::now();
         loop {
-            let answer = self.producer.client().fetch_metadata(Some(&self.topic), Timeout::After(APPEARS));
+            let answer = self.producer.client().fetch_metadata(Some(&self.topic), Timeout::After(STEP));
             let found = answer.as_ref().ok().and_then(|metadata| metadata.topics().first());
             match found.map(|topic| (topic.error(), topic.partitions().len())) {
                 Some((None, 1..)) => return Ok(()),
                 Some((Some(error), _)) if error_code(error) == RDKafkaErrorCode::TopicAuthorizationFailed => {
                     return Err(self.failed(error_code(error), String::new()));
                 }
-                _ if start.elapsed() >= APPEARS => return Err(self.unknown_topic(connection)),
+                _ if self.caller.stops() => return Err(Error::Stopped),
+                Some(_) if start.elapsed() >= APPEARS => return Err(self.unknown_topic(connection)),
+                None if start.elapsed() >= SILENT => {
+                    let error = answer.err().map_or("no answer".to_owned(), |error| error.to_string());
+                    return Err(connection.unreachable(error));
+                }
                 _ => std::thread::sleep(Duration::from_millis(200)),
             }
         }

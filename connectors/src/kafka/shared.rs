@@ -75,7 +75,7 @@ pub(super) struct State {
     pub(super) away: bool,
     /// Whether the group did not take the offsets that it was told.
     pub(super) uncommitted: bool,
-    /// Up to where each partition was taken.
+    /// Up to where each partition is done with.
     pub(super) taken: Vec<i64>,
     /// Whether what is there now is to be the target.
     pub(super) retarget: bool,

@@ -8,7 +8,7 @@
 //! *State*: per partition at most twice [`IN_FLIGHT`] divided by their number, or one record, and as much again in the client.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
@@ -33,7 +33,11 @@ pub struct KafkaSource {
     lanes: Vec<Lane>,
     /// A tick that is not full yet.
     pending: Records,
+    /// How far each partition was read by each tick that is not known to be done with.
+    read_by: VecDeque<(u64, Vec<i64>)>,
     bounded: bool,
+    /// Whether a consumer group is told.
+    group: bool,
 }
 
 /// A partition as it is read.
@@ -98,7 +102,9 @@ impl KafkaSource {
             topics: Vec::new(),
             lanes: Vec::new(),
             pending: Records::new(),
+            read_by: VecDeque::new(),
             bounded: scan.is_bounded(),
+            group: connection.group().is_some(),
         };
         source.receive()?;
         Ok(source)
@@ -194,13 +200,30 @@ impl KafkaSource {
         }
         Merged::Full
     }
+    /// Whether it ends by itself, now or later.
+    pub fn is_bounded(&self) -> bool {
+        self.bounded
+    }
     fn has_ended(&self) -> bool {
         self.bounded && self.lanes.iter().all(|lane| lane.standing.ended && lane.head().is_none())
     }
-    /// Tells the thread how far everything was taken, for whoever looks at the group's offsets.
-    fn acknowledge(&mut self) {
-        let taken = self.lanes.iter().map(|lane| i64::try_from(lane.next_offset).unwrap_or(i64::MAX)).collect();
-        self.shared.lock().taken = taken;
+    /// Whether a consumer group is told how far its topics were read.
+    pub fn tells_group(&self) -> bool {
+        self.group
+    }
+    /// Notes the tick that has what was read last.
+    pub fn note_tick(&mut self, tick: u64) {
+        let next = |lane: &Lane| i64::try_from(lane.next_offset).unwrap_or(i64::MAX);
+        if self.group {
+            self.read_by.push_back((tick, self.lanes.iter().map(next).collect()));
+        }
+    }
+    /// Tells the group that everything up to a tick is done with: computed, and delivered by every sink. A run that begins at the
+    /// group's offsets has the rest.
+    pub fn done(&mut self, upto: u64) {
+        while let Some((_, next)) = self.read_by.pop_front_if(|(tick, _)| *tick <= upto) {
+            self.shared.lock().taken = next;
+        }
     }
 }
 
@@ -223,7 +246,6 @@ impl RecordSource for KafkaSource {
             self.pending.iter().for_each(|record| into.push(record));
         }
         self.pending.clear();
-        self.acknowledge();
         Ok(match merged {
             Merged::All if self.has_ended() => ReadState::End,
             Merged::All => ReadState::Idle,

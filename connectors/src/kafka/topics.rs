@@ -64,6 +64,28 @@ pub(super) fn find_now(
         ask(wanted).map(|topic| consumer.fetch_metadata(topic, patience)).collect::<std::result::Result<Vec<_>, _>>()?;
     Ok(collect(wanted, &metadata).0)
 }
+/// The offsets after the last records of partitions, in one question; None where a partition does not say.
+pub(super) fn ends(
+    consumer: &BaseConsumer<Watch>,
+    partitions: &[(&str, i32)],
+    patience: Duration,
+) -> std::result::Result<Vec<Option<i64>>, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for (topic, partition) in partitions {
+        list.add_partition_offset(topic, *partition, Offset::End)?;
+    }
+    let answered = consumer.offsets_for_times(list, patience)?;
+    let end = |(topic, partition): &(&str, i32)| {
+        let answer = answered.find_partition(topic, *partition).filter(|answer| answer.error().is_ok());
+        match answer.map(|answer| answer.offset()) {
+            Some(Offset::Offset(end)) => Some(end),
+            // Brokers that do not answer so are asked one by one.
+            Some(_) => consumer.fetch_watermarks(topic, *partition, patience).ok().map(|(_, end)| end),
+            None => None,
+        }
+    };
+    Ok(partitions.iter().map(end).collect())
+}
 /// The topics to ask for, one by one; a pattern needs all.
 fn ask(wanted: &[Topics]) -> impl Iterator<Item = Option<&str>> {
     let all = wanted.iter().any(|topics| matches!(topics, Topics::Pattern(_)));
@@ -165,15 +187,26 @@ impl Questions<'_> {
             }
             Startup::Group => {
                 let otherwise = self.connection.get("auto.offset.reset").unwrap_or_default();
-                let start = |((at, (topic, partition)), (low, high))| match (at, otherwise) {
-                    (Some(at), _) => Ok(at),
-                    (None, "earliest" | "smallest" | "beginning") => Ok(low),
-                    (None, "latest" | "largest" | "end") => Ok(high),
-                    (None, _) => Err(Error::NoCommittedOffset {
-                        group: self.connection.group().unwrap_or_default().to_owned(),
-                        topic: String::clone(topic),
-                        partition,
-                    }),
+                let start = |((at, (topic, partition)), (low, high)): ((Option<i64>, (&String, i32)), (i64, i64))| {
+                    match (at, otherwise) {
+                        (Some(at), _) if (low..=high).contains(&at) => Ok(at),
+                        // Without one, or with one that retention or another topic of that name took.
+                        (_, "earliest" | "smallest" | "beginning") => Ok(low),
+                        (_, "latest" | "largest" | "end") => Ok(high),
+                        (Some(at), _) => {
+                            let action = format!("begin to read topic \"{topic}\" partition {partition} at offset {at}");
+                            let reason = format!(
+                                "which is the group's: it holds offsets {low} to {high}, and \
+                                 'properties.auto.offset.reset' does not say where else"
+                            );
+                            Err(Error::Kafka { action, reason })
+                        }
+                        (None, _) => Err(Error::NoCommittedOffset {
+                            group: self.connection.group().unwrap_or_default().to_owned(),
+                            topic: topic.clone(),
+                            partition,
+                        }),
+                    }
                 };
                 let partitions = self.partitions.iter().map(|(topic, partition)| (topic, *partition));
                 self.committed()?.into_iter().zip(partitions).zip(logs.iter().copied()).map(start).collect()

@@ -8,6 +8,7 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::client::EVENTS;
 use super::fetch::{Fetcher, Reading, broken};
 use super::shared::Standing;
 use super::topics::{self, Span};
@@ -37,7 +38,11 @@ impl Fetcher {
             return;
         }
         let name = reading.topic.clone();
-        self.shared.lock().inboxes[index].note = "not there".to_owned();
+        let mut state = self.shared.lock();
+        let inbox = &mut state.inboxes[index];
+        // It may come back, but nobody has to wait for it.
+        (inbox.note, inbox.at.target) = ("not there".to_owned(), 0);
+        drop(state);
         let first = self.readings.iter().filter(|other| other.gone && other.topic == name).count() == 1;
         if first {
             self.say(format!("warning: topic \"{name}\" is not there any more; it is waited for"));
@@ -110,10 +115,14 @@ impl Fetcher {
         if !note.is_empty() {
             self.readings[index].next = low;
         }
-        let next = self.readings[index].next;
+        let reading = &mut self.readings[index];
+        let next = reading.next;
+        (reading.through, reading.at_end) = (next, false);
         let mut state = self.shared.lock();
         let inbox = &mut state.inboxes[index];
-        inbox.at = Standing { next, target: 0, high, ..inbox.at };
+        // A backlog that lost its beginning is still one.
+        let target = if inbox.at.is_behind() { high } else { 0 };
+        inbox.at = Standing { next, target, high, at_end: false, ..inbox.at };
         inbox.note = note;
         drop(state);
         self.unassign(index);
@@ -135,6 +144,10 @@ impl Fetcher {
     }
     /// Looks after brokers, and topics that are waited for.
     pub(super) fn health(&mut self) {
+        for _ in 0..EVENTS {
+            // What it has to say, the other says too.
+            drop(self.asks.poll(Duration::ZERO));
+        }
         self.look_at_brokers();
         let mut state = self.shared.lock();
         for (reading, inbox) in self.readings.iter().zip(&mut state.inboxes) {
@@ -158,7 +171,7 @@ impl Fetcher {
             if turn != self.turn && !waited_for {
                 continue;
             }
-            let Ok(metadata) = self.consumer.fetch_metadata(Some(&topic), QUESTION) else { continue };
+            let Ok(metadata) = self.asks.fetch_metadata(Some(&topic), QUESTION) else { continue };
             let there = metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty());
             for index in of {
                 if there {
@@ -178,30 +191,40 @@ impl Fetcher {
     }
     /// What the broker has now is what the reader waits for.
     pub(super) fn retarget(&mut self) {
-        let mut targets = Vec::with_capacity(self.readings.len());
-        for reading in &self.readings {
-            match self.consumer.fetch_watermarks(&reading.topic, reading.partition, QUESTION) {
-                Ok((_, high)) => targets.push(high),
-                // Asked again in the next round.
-                Err(_) if !reading.gone => return,
-                Err(_) => targets.push(0),
-            }
+        let partitions: Vec<(&str, i32)> = self.readings.iter().map(|r| (r.topic.as_str(), r.partition)).collect();
+        // Where there is no answer, it is asked again in the next round.
+        let Ok(ends) = topics::ends(&self.asks, &partitions, QUESTION) else { return };
+        if ends.iter().zip(&self.readings).any(|(end, reading)| end.is_none() && !reading.gone) {
+            return;
         }
+        let mut again = Vec::new();
         let mut state = self.shared.lock();
-        for ((inbox, high), reading) in state.inboxes.iter_mut().zip(targets).zip(&mut self.readings) {
-            inbox.at.high = inbox.at.high.max(high);
-            if reading.stop.is_none() && high > inbox.at.next {
-                inbox.at.target = high;
+        for (index, (inbox, reading)) in state.inboxes.iter_mut().zip(&mut self.readings).enumerate() {
+            let end = ends[index].unwrap_or_default();
+            inbox.at.high = inbox.at.high.max(end);
+            if reading.stop.is_none() && !reading.gone && end > reading.next && end > reading.through {
+                inbox.at.target = end;
+                // Markers of transactions alone may lie there: the client says once that it is at the end, and is made to say it
+                // again.
+                if reading.at_end {
+                    again.push(index);
+                }
                 (inbox.at.at_end, reading.at_end) = (false, false);
             }
         }
         state.retarget = false;
         drop(state);
+        for index in again {
+            self.unassign(index);
+            if let Err(failure) = self.assign(index) {
+                self.shared.lock().failure = Some(failure);
+            }
+        }
         self.shared.arrived.ring();
     }
     /// Looks for topics and partitions that are new.
     pub(super) fn discover(&mut self) -> Result<()> {
-        let Ok(found) = topics::find_now(&self.consumer, &self.wanted, QUESTION) else { return Ok(()) };
+        let Ok(found) = topics::find_now(&self.asks, &self.wanted, QUESTION) else { return Ok(()) };
         let known: BTreeSet<(String, i32)> = self.readings.iter().map(|r| (r.topic.clone(), r.partition)).collect();
         for (topic, partitions) in found {
             let new: Vec<i32> = partitions.into_iter().filter(|p| !known.contains(&(topic.clone(), *p))).collect();
@@ -243,7 +266,7 @@ impl Fetcher {
     /// tell.
     fn look_at_commit(&self, group: &str) {
         let Some(list) = self.offsets(&self.committed).filter(|_| !self.committed.is_empty()) else { return };
-        let Ok(noted) = self.consumer.committed_offsets(list.clone(), QUESTION) else { return };
+        let Ok(noted) = self.asks.committed_offsets(list.clone(), QUESTION) else { return };
         let taken = list.elements().iter().all(|told| {
             let noted = noted.find_partition(told.topic(), told.partition()).map(|noted| noted.offset());
             matches!((noted, told.offset()), (Some(Offset::Offset(noted)), Offset::Offset(told)) if noted >= told)

@@ -31,6 +31,8 @@ pub struct Recording {
     compressed: bool,
     partitions: BTreeMap<(String, u32), Partition>,
     ticks: Option<Lines>,
+    /// How far each partition was when a tick told it last.
+    noted: BTreeMap<(String, u32), u64>,
     line: Vec<u8>,
 }
 
@@ -51,7 +53,7 @@ impl Recording {
             return Err(Error::NotEmpty { path: dir.to_owned() });
         }
         let (partitions, dir) = (BTreeMap::new(), dir.to_owned());
-        Ok(Recording { dir, compressed, partitions, ticks: None, line: Vec::new() })
+        Ok(Recording { dir, compressed, partitions, ticks: None, noted: BTreeMap::new(), line: Vec::new() })
     }
     /// Makes sure that there is a file for each partition, also for one without records.
     ///
@@ -91,9 +93,14 @@ impl Recording {
     pub fn tick(&mut self, tick: u64, clock_us: i64, upto: &BTreeMap<(String, u32), u64>) -> Result<()> {
         let mut line = self.tick_line(tick, clock_us);
         line.extend_from_slice(b"\"upto\":{");
-        for (place, ((topic, partition), offset)) in upto.iter().enumerate() {
-            line.extend_from_slice(if place > 0 { b"," } else { b"" });
-            write_json(&format!("{topic}/{partition}"), &mut line);
+        // What stands still is not told again.
+        let mut between: &[u8] = b"";
+        for (partition, offset) in upto {
+            if self.noted.insert(partition.clone(), *offset) == Some(*offset) {
+                continue;
+            }
+            line.extend_from_slice(std::mem::replace(&mut between, b","));
+            write_json(&format!("{}/{}", partition.0, partition.1), &mut line);
             line.extend_from_slice(format!(":{offset}").as_bytes());
         }
         line.extend_from_slice(b"}}\n");

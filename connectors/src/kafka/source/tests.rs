@@ -28,7 +28,16 @@ fn by_hand(lengths: &[usize]) -> KafkaSource {
             state.inboxes.push(Inbox { partition: partition as i32, at, ..Inbox::default() });
         }
     }
-    KafkaSource { shared, thread: None, topics: vec![], lanes: vec![], pending: Records::new(), bounded: true }
+    KafkaSource {
+        shared,
+        thread: None,
+        topics: vec![],
+        lanes: vec![],
+        pending: Records::new(),
+        read_by: Default::default(),
+        bounded: true,
+        group: false,
+    }
 }
 /// The next records of a partition arrive.
 fn arrive(source: &KafkaSource, partition: usize, timestamps: &[i64], upto: usize) {
