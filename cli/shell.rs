@@ -18,7 +18,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), EngineError> {
     let results = print_results(arguments.format(), std::io::stdout());
     let say = Box::new(|text: &str| eprintln!("{text}"));
     let mut engine = Engine::new(options, results, say, Arc::new(AtomicBool::new(false)))?;
-    if std::io::stdin().is_terminal() { interactive(&mut engine) } else { piped(&mut engine) }
+    let left = if std::io::stdin().is_terminal() { interactive(&mut engine) } else { piped(&mut engine) };
+    left.and(engine.close())
 }
 
 fn interactive(engine: &mut Engine) -> Result<(), EngineError> {

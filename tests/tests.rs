@@ -9,12 +9,14 @@
 //! | `bitmaps` | bitmaps that travel in chunks, against the same queries asked anew |
 //! | `external` | external functions against a small HTTP server |
 //! | `mission` | the statements that the documents behind the project print, where they are there |
+//! | `letters` | how long dead letters are kept, and what reads them |
 //! | `loading` | COPY INTO, REPAIR TABLE, pipes |
 //! | `statements` | what statements say on stderr |
 //! | `retention` | streams, rows that leave with age, the pace of a replay, the limit of joins without equality |
 //! | `explain_analyze` | the rows and failures of every operator |
 //! | `identity` | the identity function on real person records, where they are there |
 //! | `kafka` | jobs against a real broker; `broker` starts it |
+//! | `kafka_letters` | records that cannot be decoded: in `$errors`, in a topic, repaired |
 //! | `kafka_sinks` | topics that jobs write, epochs, a broker that goes and comes back |
 //! | `recording` | `--record`, `deltaworks record` |
 //! | `real_input` | the jobs on real data, where it is there |
@@ -39,8 +41,12 @@ mod identity;
 mod jobs;
 #[path = "end_to_end/kafka.rs"]
 mod kafka;
+#[path = "end_to_end/kafka_letters.rs"]
+mod kafka_letters;
 #[path = "end_to_end/kafka_sinks.rs"]
 mod kafka_sinks;
+#[path = "end_to_end/letters.rs"]
+mod letters;
 #[path = "end_to_end/loading.rs"]
 mod loading;
 #[path = "end_to_end/mission.rs"]
