@@ -112,7 +112,7 @@ impl LetterTopics {
             open.writer.finish()?;
             let place = open.writer.place(&open.topic);
             for (table, count) in &open.written {
-                lines.push(format!("{} of {} written to {place}", dead_letters(*count), short(table)));
+                lines.push(format!("note: {} of {} written to {place}", dead_letters(*count), short(table)));
             }
         }
         Ok(lines)

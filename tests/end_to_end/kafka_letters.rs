@@ -1,6 +1,7 @@
 //! Dead letters of topics: whatever a broker delivers and a table cannot take is in `$errors` and in the topic that
 //! `'errors.topic'` names, byte for byte, and REPAIR TABLE mends it; live and in a replay.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use deltaworks_connectors::format::text::write_json_datum;
@@ -9,7 +10,7 @@ use rdkafka::Message;
 use rdkafka::message::{Headers, OwnedMessage};
 
 use crate::broker::{Broker, Sender, shared};
-use crate::program::{Run, Running, script, wait_for};
+use crate::program::{Run, Running, script, shell, wait_for};
 
 /// A record and why it is a dead letter: key, value, field, what the reason says.
 type Letter = (Option<&'static [u8]>, Option<&'static [u8]>, Option<&'static str>, &'static str);
@@ -106,11 +107,11 @@ fn check_written(message: &OwnedMessage, topic: &str, offset: usize, letter: &Le
 #[test]
 fn whatever_cannot_be_taken_is_a_letter_and_is_repaired() {
     let Some(broker) = shared() else { return };
-    broker.create_topic("letters", 2);
+    broker.create_topic("letters-all", 2);
     broker.create_topic("letters-dead", 1);
-    send_letters(&broker.producer(), "letters");
+    send_letters(&broker.producer(), "letters-all");
     let folder = tempfile::tempdir().unwrap();
-    let sql = values(broker, "letters", &format!("{BOUNDED}, 'errors.topic' = 'letters-dead'"))
+    let sql = values(broker, "letters-all", &format!("{BOUNDED}, 'errors.topic' = 'letters-dead'"))
         + "SELECT id, n, amount FROM e;
            SELECT source, partition, position, record_ts, key, value, field FROM e$errors ORDER BY position;
            SELECT reason FROM e$errors ORDER BY position;
@@ -125,7 +126,7 @@ fn whatever_cannot_be_taken_is_a_letter_and_is_repaired() {
     let good = r#"[{"id":"a","n":-128,"amount":9999.99},{"id":"z","n":127,"amount":null}]"#;
     assert_eq!(lines[0], good);
     let letters = || LETTERS.iter().enumerate().map(|(place, letter)| (place + 1, letter));
-    let rows: Vec<String> = letters().map(|(offset, letter)| row("letters", offset, letter)).collect();
+    let rows: Vec<String> = letters().map(|(offset, letter)| row("letters-all", offset, letter)).collect();
     assert_eq!(lines[1], format!("[{}]", rows.join(",")));
     let reasons: Vec<serde_json::Value> = serde_json::from_str(lines[2]).unwrap();
     for (found, (_, _, _, reason)) in reasons.iter().zip(&LETTERS) {
@@ -146,7 +147,7 @@ fn whatever_cannot_be_taken_is_a_letter_and_is_repaired() {
     }
     let written = broker.read("letters-dead");
     assert_eq!(written.len(), LETTERS.len());
-    letters().zip(&written).for_each(|((offset, letter), message)| check_written(message, "letters", offset, letter));
+    letters().zip(&written).for_each(|((offset, letter), message)| check_written(message, "letters-all", offset, letter));
 
     // Without a broker: the same answers, and the letters in a file.
     let replayed = succeeds(folder.path(), &sql, &["--replay", "recording"]);
@@ -305,6 +306,73 @@ fn letters_are_written_while_a_job_runs() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("24 dead letters of e written to topic \"letters-live-dead\""), "{said}");
     assert_eq!(broker.read("letters-live-dead").len(), 24);
+}
+
+#[test]
+fn a_shell_hands_its_letters_on_before_it_ends() {
+    let Some(broker) = shared() else { return };
+    broker.create_topic("letters-shell", 2);
+    broker.create_topic("letters-shell-dead", 1);
+    send_letters(&broker.producer(), "letters-shell");
+    // Nothing is sent before the shell ends.
+    let slow = ", 'properties.linger.ms' = '60000', 'errors.topic' = 'letters-shell-dead'";
+    let sql = values(broker, "letters-shell", slow)
+        + "SELECT id FROM e;
+           REPAIR TABLE e FROM SELECT CAST(key AS STRING), 7, NULL, NULL, source, partition, position
+             FROM e$errors WHERE field = 'n';
+           SELECT COUNT(*) AS letters FROM e$errors;\n";
+    let folder = tempfile::tempdir().unwrap();
+    let run = shell(folder.path(), &sql);
+    assert_eq!(
+        (run.code, run.stdout.as_str()),
+        (Some(0), "[{\"id\":\"a\"},{\"id\":\"z\"}]\n[{\"letters\":8}]\n"),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stderr.contains("4 rows of e repaired, 4 dead letters removed"), "{}", run.stderr);
+    assert_eq!(broker.read("letters-shell-dead").len(), LETTERS.len());
+}
+
+#[test]
+fn letters_wait_while_the_broker_is_away() {
+    let Some(_) = shared() else { return };
+    let Some(broker) = Broker::start() else { return };
+    broker.create_topic("away", 2);
+    broker.create_topic("away-dead", 1);
+    let sender = broker.producer();
+    for n in 0..20_000 {
+        sender.send("away", 1, Some(n + 1), None, Some(b"no JSON"));
+    }
+    sender.flush();
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(
+        folder.path(),
+        &(values(&broker, "away", ", 'errors.topic' = 'away-dead'")
+            + "CREATE TABLE out (id STRING, n INT, PRIMARY KEY (id)) WITH ('connector' = 'blackhole');
+               INSERT INTO out SELECT id, n FROM e;"),
+    );
+    let offsets = || -> BTreeSet<Vec<u8>> {
+        let written = broker.read("away-dead");
+        written.iter().map(|message| header(message, "deltaworks.errors.offset").remove(0).unwrap()).collect()
+    };
+    let wait = |least: usize| {
+        for _ in 0..600 {
+            if offsets().len() >= least {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("{} of {least} letters", offsets().len());
+    };
+    wait(1);
+    broker.kill();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    broker.restart();
+    wait(20_000);
+    let (code, said) = running.stop();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("what is written to topic \"away-dead\" waits") || said.contains("does not answer"), "{said}");
+    assert!(said.contains("20000 dead letters of e written to topic \"away-dead\""), "{said}");
 }
 
 /// Runs a script that fails at a table with a message and a help.
