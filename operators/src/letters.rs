@@ -206,9 +206,9 @@ mod tests {
     /// Input 0 holds letters (id, time), one per row, that come at the time of the clock; input 1 the clock.
     fn row(random: &mut Random, input: usize, time: Time) -> Pair {
         if input == 0 {
-            (ints(&[Some(random.below(200) as i64)]), ints(&[Some(time as i64)]))
+            (ints(&[Some(random.below(200) as i64)]), ints(&[Some(time as i64 + 1)]))
         } else {
-            (ints(&[Some(time as i64)]), ints(&[]))
+            (ints(&[Some(time as i64 + 1)]), ints(&[]))
         }
     }
     fn limits(bytes_max: u64) -> Letters {
@@ -283,6 +283,13 @@ mod tests {
         assert_eq!((held.bytes, held.by_time.len()), (0, 0));
         let counts = &held.limits.counts;
         assert_eq!((counts.aged.load(Ordering::Relaxed), counts.crowded_out.load(Ordering::Relaxed)), (2, 1));
+    }
+    #[test]
+    fn what_came_before_the_clock_began_does_not_age() {
+        let mut held = held(u64::MAX);
+        held.tick(vec![Event::Clock(0), Event::Update(letter(1, Some(0)), 1), Event::Update(letter(2, None), 1)]);
+        assert_eq!(held.tick(vec![Event::Clock(1_000)]), []);
+        assert_eq!(held.by_time.len(), 2);
     }
     #[test]
     fn a_letter_that_does_not_say_when_it_came_came_now() {
