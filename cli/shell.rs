@@ -21,7 +21,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), EngineError> {
     let say = Box::new(|text: &str| eprintln!("{text}"));
     let stop = stop_signal()?;
     let mut engine = Engine::new(options, results, say, stop.clone())?;
-    if std::io::stdin().is_terminal() { interactive(&mut engine, &stop) } else { piped(&mut engine, &stop) }
+    let left = if std::io::stdin().is_terminal() { interactive(&mut engine, &stop) } else { piped(&mut engine, &stop) };
+    left.and(engine.close())
 }
 
 /// What a person does at the prompt.

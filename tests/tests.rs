@@ -9,6 +9,7 @@
 //! | `bitmaps` | bitmaps that travel in chunks, against the same queries asked anew |
 //! | `external` | external functions against a small HTTP server |
 //! | `mission` | the statements that the documents behind the project print, where they are there |
+//! | `letters` | how long dead letters are kept, and what reads them |
 //! | `loading` | COPY INTO, REPAIR TABLE, pipes |
 //! | `statements` | what statements say on stderr |
 //! | `retention` | streams, rows that leave with age, the pace of a replay, the limit of joins without equality |
@@ -16,6 +17,7 @@
 //! | `identity` | the identity function on real person records, where they are there |
 //! | `kafka` | jobs against a real broker; `broker` starts it |
 //! | `kafka_faults` | what goes wrong around a job that reads and writes Kafka |
+//! | `kafka_letters` | records that cannot be decoded: in `$errors`, in a topic, repaired |
 //! | `kafka_sinks` | topics that jobs write, epochs, a broker that goes and comes back |
 //! | `recording` | `--record`, `deltaworks record` |
 //! | `real_input` | the jobs on real data, where it is there |
@@ -42,8 +44,12 @@ mod jobs;
 mod kafka;
 #[path = "end_to_end/kafka_faults.rs"]
 mod kafka_faults;
+#[path = "end_to_end/kafka_letters.rs"]
+mod kafka_letters;
 #[path = "end_to_end/kafka_sinks.rs"]
 mod kafka_sinks;
+#[path = "end_to_end/letters.rs"]
+mod letters;
 #[path = "end_to_end/loading.rs"]
 mod loading;
 #[path = "end_to_end/mission.rs"]

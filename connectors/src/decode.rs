@@ -40,6 +40,17 @@ pub struct TableFormat {
     /// Whether an update whose key stays also takes the old image back, where the format has it. Tables without a key do
     /// so in any case; with a key it serves engines that subtract.
     pub old_images: bool,
+    /// What the table does not take.
+    pub refused: Refused,
+}
+
+/// Why a table cannot fold some commands; a record that asks for one is rejected as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Why it does not take deletes by key.
+    pub deletes: Option<&'static str>,
+    /// Why it does not take rows back.
+    pub retractions: Option<&'static str>,
 }
 
 /// A column that comes from the record.
@@ -97,7 +108,8 @@ impl Metadata {
 impl TableFormat {
     /// The format of a table without metadata, options or old images.
     pub fn new(format: Format, schema: Schema, key: Vec<usize>) -> Self {
-        TableFormat { format, schema, key, metadata: vec![], options: Options::default(), old_images: false }
+        let (options, refused) = (Options::default(), Refused::default());
+        TableFormat { format, schema, key, metadata: vec![], options, old_images: false, refused }
     }
     /// A decoder of records of this table.
     ///
@@ -110,13 +122,11 @@ impl TableFormat {
             Format::Csv => self.upserts(Csv::new(self)?)?,
             Format::Raw => self.upserts(Raw::new(self)?)?,
             Format::Packed => self.upserts(Packed::new(self))?,
-            Format::Debezium => {
-                Box::new(TableDecoder { format: Debezium::new(self)?, row: RowBuilder::new(self)?, order: Order::default() })
-            }
+            Format::Debezium => Box::new(TableDecoder::new(self, Debezium::new(self)?)?),
         })
     }
     fn upserts<F: crate::format::ValueFormat + 'static>(&self, format: F) -> Result<Box<dyn Decoder>> {
-        Ok(Box::new(TableDecoder { format: Upserts(format), row: RowBuilder::new(self)?, order: Order::default() }))
+        Ok(Box::new(TableDecoder::new(self, Upserts(format))?))
     }
     fn check_metadata(&self) -> Result<()> {
         for MetadataColumn { column, metadata } in &self.metadata {
@@ -217,6 +227,8 @@ pub struct DeadLetter {
     pub key: Option<Vec<u8>>,
     /// The value.
     pub value: Option<Vec<u8>>,
+    /// The headers as JSON text.
+    pub headers: Option<String>,
     /// The field that is to blame.
     pub field: Option<String>,
     /// Why it was rejected.
@@ -232,6 +244,7 @@ impl DeadLetter {
             record_ts_ms: record.timestamp,
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
+            headers: record.headers.map(str::to_owned),
             field: reject.field,
             reason: reject.reason,
         }
@@ -275,11 +288,33 @@ fn timestamp_datum(timestamp_ms: i64) -> Datum<'static> {
     if timestamp_ms == NO_TIMESTAMP { Datum::Null } else { Datum::Int(timestamp_ms.saturating_mul(1000)) }
 }
 
+/// The option that says how many bytes a record may have.
+pub const RECORD_BYTES_MAX: &str = "errors.record-bytes-max";
+/// What it is where the table does not say.
+const DEFAULT_RECORD_BYTES_MAX: u64 = 64 << 20;
+
 /// A decoder: a format, and the row that it fills.
 struct TableDecoder<F> {
     format: F,
     row: RowBuilder,
     order: Order,
+    /// Larger records are not looked into.
+    record_bytes_max: u64,
+}
+
+impl<F> TableDecoder<F> {
+    fn new(table: &TableFormat, format: F) -> Result<Self> {
+        let record_bytes_max = table.options.size(RECORD_BYTES_MAX)?.unwrap_or(DEFAULT_RECORD_BYTES_MAX);
+        Ok(TableDecoder { format, row: RowBuilder::new(table)?, order: Order::default(), record_bytes_max })
+    }
+    fn check_size(&self, record: &Record<'_>) -> std::result::Result<(), Reject> {
+        let bytes = (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
+        if bytes <= self.record_bytes_max {
+            return Ok(());
+        }
+        let max = self.record_bytes_max;
+        Err(Reject::record(format!("too large: {bytes} bytes are more than the {max} of '{RECORD_BYTES_MAX}'")))
+    }
 }
 
 /// The place of records in time: a timestamp that goes back within a partition keeps the order of offsets, so it counts as
@@ -319,9 +354,11 @@ impl<F: RecordFormat> Decoder for TableDecoder<F> {
                     self.row.slots.clear();
                     let ignored = &mut out.ignored;
                     let timestamp = self.order.timestamp(&record);
-                    let (row, commands) = (&mut self.row, &mut out.commands);
-                    let mut target = Target { row, record: &record, timestamp, topic, commands, ignored };
-                    self.format.decode(&record, &mut target)
+                    self.check_size(&record).and_then(|()| {
+                        let (row, commands) = (&mut self.row, &mut out.commands);
+                        let mut target = Target { row, record: &record, timestamp, topic, commands, ignored };
+                        self.format.decode(&record, &mut target)
+                    })
                 }
             };
             if let Err(reject) = result {
@@ -416,6 +453,7 @@ pub(crate) struct RowBuilder {
     key_reader: KeyReader,
     metadata: Vec<MetadataColumn>,
     old_images: bool,
+    refused: Refused,
 }
 
 impl RowBuilder {
@@ -432,6 +470,7 @@ impl RowBuilder {
             key_reader: KeyReader::new(key_columns, table.key_form()?),
             metadata: table.metadata.clone(),
             old_images: table.old_images || table.key.is_empty(),
+            refused: table.refused,
             columns,
         })
     }
@@ -505,8 +544,7 @@ impl Target<'_> {
         }
         check_required(slots, columns, required, key)?;
         let row = Row::from_bytes(slots.pack(scratch));
-        self.push(CommandKind::Upsert, row);
-        Ok(())
+        self.push(CommandKind::Upsert, row)
     }
     /// The old slots hold a full row: take it back.
     pub(crate) fn retract_old(&mut self) -> std::result::Result<(), Reject> {
@@ -514,8 +552,7 @@ impl Target<'_> {
         put_metadata(old, columns, metadata, self.record, self.topic)?;
         check_required(old, columns, required, key)?;
         let row = Row::from_bytes(old.pack(scratch));
-        self.push(CommandKind::Retract, row);
-        Ok(())
+        self.push(CommandKind::Retract, row)
     }
     /// Whether old images are to be taken back although the key stays.
     pub(crate) fn wants_old_images(&self) -> bool {
@@ -535,13 +572,13 @@ impl Target<'_> {
         self.has_old_key() && self.row.key.iter().any(|column| self.row.old.field(*column) != self.row.slots.field(*column))
     }
     /// Deletes the key that the old slots hold.
-    pub(crate) fn delete_old_key(&mut self) {
+    pub(crate) fn delete_old_key(&mut self) -> std::result::Result<(), Reject> {
         self.row.scratch.clear();
         for column in &self.row.key {
             self.row.scratch.extend_from_slice(self.row.old.field(*column).unwrap_or_default());
         }
         let row = Row::from_bytes(&self.row.scratch);
-        self.push(CommandKind::Delete, row);
+        self.push(CommandKind::Delete, row)
     }
     /// Deletes the key that the record has.
     pub(crate) fn delete_by_record_key(&mut self) -> std::result::Result<(), Reject> {
@@ -552,17 +589,25 @@ impl Target<'_> {
         scratch.clear();
         key_reader.read(self.record.key, scratch)?;
         let row = Row::from_bytes(scratch);
-        self.push(CommandKind::Delete, row);
-        Ok(())
+        self.push(CommandKind::Delete, row)
     }
     /// The record carries no change.
     pub(crate) fn ignore(&mut self) {
         *self.ignored += 1;
     }
     #[inline]
-    fn push(&mut self, kind: CommandKind, row: Row) {
+    fn push(&mut self, kind: CommandKind, row: Row) -> std::result::Result<(), Reject> {
+        let refused = match kind {
+            CommandKind::Delete => self.row.refused.deletes,
+            CommandKind::Retract => self.row.refused.retractions,
+            CommandKind::Upsert | CommandKind::Merge => None,
+        };
+        if let Some(reason) = refused {
+            return Err(Reject::record(reason));
+        }
         let (timestamp, Record { topic, partition, offset, .. }) = (self.timestamp, *self.record);
         self.commands.push(Command { position: Position { timestamp, source: topic, partition, offset }, kind, row });
+        Ok(())
     }
 }
 

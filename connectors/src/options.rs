@@ -12,7 +12,16 @@ pub struct Options {
 }
 
 /// Options that every table may have.
-const TABLE_OPTIONS: &[&str] = &["connector", "errors", "changelog.mode", "table.*", "fields.*"];
+const TABLE_OPTIONS: &[&str] = &[
+    "connector",
+    "errors",
+    "errors.retention",
+    "errors.retention.bytes",
+    "errors.record-bytes-max",
+    "changelog.mode",
+    "table.*",
+    "fields.*",
+];
 /// Options of formats.
 const FORMAT_OPTIONS: &[&str] = &[
     "format",
@@ -43,6 +52,7 @@ const FORMAT_OPTIONS: &[&str] = &[
 const KAFKA_OPTIONS: &[&str] = &[
     "topic",
     "topic-pattern",
+    "errors.topic",
     "properties.*",
     "scan.startup.mode",
     "scan.startup.timestamp-millis",
@@ -241,6 +251,8 @@ mod tests {
             ("table.merge-engine", "first_row"),
             ("fields.a.agg", "sum"),
             ("errors", "fail"),
+            ("errors.topic", "dead"),
+            ("errors.retention.bytes", "1 gb"),
             ("json.ignore-parse-errors", "true"),
         ];
         assert!(Options::new(kafka).check().is_ok());

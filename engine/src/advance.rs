@@ -212,10 +212,13 @@ impl Engine {
             };
             return Ok(SinkSpec::new(SinkTarget::File(path), format, &table.schema, &table.key)?.open()?);
         }
+        Ok(spec.open(&Connection::from_options(connector)?, self.caller())?)
+    }
+    /// Whoever writes topics for us says what happens, and is told when the run is to stop.
+    pub(crate) fn caller(&self) -> Caller {
         let messages = Arc::clone(&self.messages);
         let say = move |text: &str| messages.lock().unwrap_or_else(PoisonError::into_inner)(text);
-        let caller = Caller { say: Arc::new(say), stop: Arc::clone(&self.stop) };
-        Ok(spec.open(&Connection::from_options(connector)?, caller)?)
+        Caller { say: Arc::new(say), stop: Arc::clone(&self.stop) }
     }
 
     /// Makes the named tables and views reflect everything that bounded sources behind them hold, and of the others what
@@ -295,7 +298,9 @@ impl Engine {
             .map(|(name, entry)| (name.clone(), entry))
             .collect();
         self.sources.start(&self.options, &wanted)?;
-        let anew = !wanted.is_empty() && self.sources.cuts_ticks_anew();
+        let started: Vec<String> = wanted.into_iter().map(|(name, _)| name).collect();
+        self.open_letters(&started)?;
+        let anew = !started.is_empty() && self.sources.cuts_ticks_anew();
         let frozen = if anew { self.catalog.frozen() } else { BTreeSet::new() };
         if !frozen.is_empty() {
             let names: Vec<&str> = frozen.iter().map(|name| short(name)).collect();
@@ -331,6 +336,7 @@ impl Engine {
             let batches = self.sources.read(&self.options, &mut self.clock, self.timezone, self.host.workers())?;
             self.report_changed_files();
             self.report_news();
+            self.report_crowded_out(false);
             let resting = self.sources.is_resting();
             if !resting || !batches.is_empty() || ticked.elapsed() >= IDLE_TICK {
                 let tick = self.send_read(batches)?;
@@ -383,6 +389,7 @@ impl Engine {
         }
         let complete = self.host.complete();
         self.sinks.values_mut().try_for_each(|sink| sink.write(complete).and_then(|()| sink.deliver()))?;
+        self.letters.deliver()?;
         self.sources.done(complete);
         Ok(())
     }
@@ -390,6 +397,7 @@ impl Engine {
     fn hand_on(&mut self) -> Result<()> {
         self.write_sinks()?;
         self.sources.flush_recording()?;
+        self.letters.flush()?;
         self.sinks.values_mut().try_for_each(|sink| sink.hand_on(false))
     }
     fn report_changed_files(&mut self) {
@@ -429,6 +437,7 @@ impl Engine {
     /// Starts a tick with what the sources have just given, at the instant at which they gave it, and notes it.
     fn send_read(&mut self, batches: Vec<(InputId, InputBatch)>) -> Result<Time> {
         let tick = self.send_now(batches)?;
+        self.note_letters(tick);
         self.sources.note_tick(tick, self.clock.last())?;
         Ok(tick)
     }
@@ -450,6 +459,8 @@ impl Engine {
         self.write_sinks()?;
         if self.options.interactive {
             // The next statement may be long in coming.
+            self.report_crowded_out(false);
+            self.letters.flush()?;
             self.sinks.values_mut().try_for_each(|sink| sink.hand_on(true))?;
             self.tell_groups()?;
         }
@@ -458,6 +469,7 @@ impl Engine {
     /// Writes what complete ticks have changed.
     pub(crate) fn write_sinks(&mut self) -> Result<()> {
         let complete = self.host.complete();
+        self.letters.write(complete)?;
         self.sinks.values_mut().try_for_each(|sink| sink.write(complete))
     }
     /// Installs everything, reads all sources to their end and closes the sinks.
@@ -478,11 +490,23 @@ impl Engine {
                 lines.push(format!("warning: {} {left_out} of {table}", sink.conflicts));
             }
         }
+        lines.extend(self.letters.finish()?);
         self.sources.done(self.host.complete());
         lines.iter().for_each(|line| self.say(line));
         self.report_expired();
+        self.report_letters();
         self.report_sources();
         Ok(())
+    }
+    /// Closes the sinks without waiting for the sources: what was computed is handed on.
+    ///
+    /// # Errors
+    /// A sink that does not take it.
+    pub fn close(&mut self) -> Result<()> {
+        self.settle()?;
+        self.sources.finish_recording()?;
+        self.letters.finish()?;
+        self.sinks.values_mut().try_for_each(OpenSink::finish)
     }
     /// Says which tables have turned away rows for their age.
     fn report_expired(&mut self) {

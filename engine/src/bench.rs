@@ -64,7 +64,8 @@ impl Engine {
             }
         }
         let (rest, single) = split(last, self.measuring.single);
-        self.send_tick(rest)?;
+        let tick = self.send_tick(rest)?;
+        self.note_letters(tick);
         self.settle()?;
         let names: BTreeMap<InputId, String> = self
             .catalog

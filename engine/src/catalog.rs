@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use deltaworks_connectors::decode::MetadataColumn;
 use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_dataflow::{Diff, Schema};
+use deltaworks_operators::letters::Letters;
 use deltaworks_operators::merge::MergeSpec;
 use deltaworks_operators::retention::Retention;
 use deltaworks_sql::arrangement::{ArrangementKey, required};
@@ -59,6 +60,8 @@ pub(crate) struct Table {
     pub(crate) retention: Option<Retention>,
     /// Whether a source that fails to decode a record stops the job.
     pub(crate) errors_fail: bool,
+    /// How long its dead letters are kept, and what became of them.
+    pub(crate) letters: Letters,
     pub(crate) input: u32,
     pub(crate) errors_input: u32,
 }
@@ -410,7 +413,9 @@ impl TableInfo for Catalog {
                 in_chunks.clone_from(&view.in_chunks);
                 (&view.schema, view.key.clone(), view.append_only, growing_table(&view.plan, self).is_none())
             }
-            Kind::Errors(schema) | Kind::History(schema) => (schema, Vec::new(), true, false),
+            // Letters leave: they are repaired, or too old, or too many.
+            Kind::Errors(schema) => (schema, Vec::new(), false, true),
+            Kind::History(schema) => (schema, Vec::new(), true, false),
             Kind::Inlined(..) => return None,
         };
         Some(TableFacts {

@@ -118,9 +118,15 @@ impl Engine {
             return Ok(());
         }
         if table.key.is_empty() {
+            let help = match reads_letters(plan) {
+                true => {
+                    "dead letters leave when they are repaired or old: declare PRIMARY KEY (source, partition, position)"
+                }
+                false => "declare a PRIMARY KEY, or insert from tables whose rows are only ever added",
+            };
             return Err(EngineError::new(
                 format!("table \"{}\" has no key, and the query may take rows back", name.object()),
-                "declare a PRIMARY KEY, or insert from tables whose rows are only ever added",
+                help,
             ));
         }
         Err(EngineError::new(
@@ -205,4 +211,11 @@ fn into_table(plan: Plan, table: &Table, listed: &[String], session: &Session) -
         return Ok(Plan { schema: table.schema.clone(), ..plan });
     }
     Ok(Plan { node: Node::Project { input: Box::new(plan), expressions }, schema: table.schema.clone() })
+}
+
+/// Whether a query reads dead letters.
+fn reads_letters(plan: &Plan) -> bool {
+    let mut reads = BTreeSet::new();
+    Catalog::reads(plan, &mut reads);
+    reads.iter().any(|name| name.ends_with("$errors"))
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use deltaworks_connectors::decode::{Metadata, MetadataColumn};
+use deltaworks_connectors::decode::{Metadata, MetadataColumn, RECORD_BYTES_MAX};
+use deltaworks_connectors::kafka::letters::{ERRORS_TOPIC, errors_topic};
 use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_dataflow::{Column, DataType, Datum, Schema};
+use deltaworks_operators::letters::Letters;
 use deltaworks_operators::merge::{AggregatedColumn, ColumnAggregate, DeleteBehavior, Engine as MergeEngine, MergeSpec};
 use deltaworks_operators::retention::Retention;
 use deltaworks_sql::expr::ScalarExpr;
@@ -22,6 +24,8 @@ pub(crate) const MERGE_ENGINE: &str = "table.merge-engine";
 const RETAIN: &str = "table.retain";
 pub(crate) const RETENTION: &str = "table.retention";
 pub(crate) const DELETE_BEHAVIOR: &str = "table.delete.behavior";
+const ERRORS_RETENTION: &str = "errors.retention";
+const ERRORS_RETENTION_BYTES: &str = "errors.retention.bytes";
 
 /// The table that a CREATE TABLE describes.
 pub(crate) fn table(session: &Session, create: &CreateTable, record_clock: bool, next_input: &mut u32) -> Result<Table> {
@@ -45,6 +49,7 @@ pub(crate) fn table(session: &Session, create: &CreateTable, record_clock: bool,
     };
     let changes = options.get("format").is_some_and(|format| format.starts_with("debezium"));
     check_table_options(&options, &columns.schema)?;
+    check_errors_options(&options)?;
     let retained = retained(&options, &key)?;
     let retention = retention(&options, create, &columns.schema, record_clock)?;
     let only_added = match &merge {
@@ -70,7 +75,8 @@ pub(crate) fn table(session: &Session, create: &CreateTable, record_clock: bool,
         append_only: only_added && retention.is_none(),
         retained,
         retention,
-        errors_fail: options.get("errors") == Some("fail"),
+        errors_fail: errors_fail(&options)?,
+        letters: letters(&options)?,
         connector: has_connector.then_some(options),
         merge,
         input,
@@ -154,6 +160,55 @@ fn check_table_options(options: &ConnectorOptions, schema: &Schema) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Whether the table wants the job to end at a record that cannot be decoded.
+fn errors_fail(options: &ConnectorOptions) -> Result<bool> {
+    match options.get("errors") {
+        None => Ok(false),
+        Some("fail") => Ok(true),
+        Some(other) => {
+            let expected = "fail; without the option such records are collected in <table>$errors";
+            Err(options.invalid("errors", other, expected).into())
+        }
+    }
+}
+/// How long the table's dead letters are kept.
+fn letters(options: &ConnectorOptions) -> Result<Letters> {
+    let mut letters = Letters::default();
+    if let Some(age) = options.duration(ERRORS_RETENTION)? {
+        letters.span = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+    }
+    if let Some(bytes) = options.size(ERRORS_RETENTION_BYTES)? {
+        letters.bytes_max = bytes;
+    }
+    for (option, is_nothing) in [(ERRORS_RETENTION, letters.span == 0), (ERRORS_RETENTION_BYTES, letters.bytes_max == 0)] {
+        if is_nothing {
+            let help = "give one that leaves something, such as 7 d or 1 gb; it is that without the option";
+            return Err(EngineError::new(format!("option \"{option}\" leaves nothing"), help));
+        }
+    }
+    Ok(letters)
+}
+/// Options of dead letters; those of a table without a connector are not looked at elsewhere.
+fn check_errors_options(options: &ConnectorOptions) -> Result<()> {
+    const KNOWN: [&str; 4] = [ERRORS_RETENTION, ERRORS_RETENTION_BYTES, RECORD_BYTES_MAX, ERRORS_TOPIC];
+    if let Some((name, _)) = options.iter().find(|(name, _)| name.starts_with("errors.") && !KNOWN.contains(name)) {
+        let help = format!("known are {}", KNOWN.join(", "));
+        return Err(EngineError::new(format!("there is no option \"{name}\""), help));
+    }
+    if let Some((name, value)) = options.first(&[ERRORS_TOPIC, RECORD_BYTES_MAX]).filter(|_| options.connector().is_none()) {
+        let expected = "a table with a connector: others are given no records";
+        return Err(options.invalid(name, value, expected).into());
+    }
+    errors_topic(options)?;
+    match options.size(RECORD_BYTES_MAX)? {
+        Some(0) => Err(EngineError::new(
+            format!("option \"{RECORD_BYTES_MAX}\" leaves nothing"),
+            "give the size of the largest record that is to be decoded, such as 64 mb",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The columns of a CREATE TABLE, sorted by where their values come from.

@@ -306,7 +306,9 @@ impl Engine {
             dataflows.extend(entry.dataflow);
         }
         self.sources.forget(name);
+        self.letters.forget(name)?;
         self.rejected.remove(name);
+        self.crowded.remove(name);
         if let Some(mut sink) = self.sinks.remove(name) {
             sink.finish()?;
         }

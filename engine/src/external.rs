@@ -11,6 +11,7 @@ use datafusion::logical_expr::LogicalPlan;
 use deltaworks_connectors::http::{Answer, Endpoint, HttpFunction};
 use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_dataflow::{Column, DataType, Row, Schema};
+use deltaworks_operators::letters::Letters;
 use deltaworks_operators::merge::{DeleteBehavior, Engine as MergeEngine, MergeSpec};
 use deltaworks_sql::functions::external::{Caller, external_calls, misplaced_calls};
 use deltaworks_sql::parser::{CreateExternalFunction, Name, Options, Parameter, Spanned, Statement};
@@ -176,6 +177,7 @@ impl Engine {
             retained: true,
             retention: None,
             errors_fail: false,
+            letters: Letters::default(),
             input,
             errors_input: input + 1,
         };

@@ -183,7 +183,14 @@ pub(crate) fn install(catalog: &mut Catalog, host: &Host, request: &Request<'_>)
             });
         }
     }
-    let imports = imports(catalog, &steps, &order);
+    let reads = reads(&steps);
+    for step in &mut steps {
+        if let Step::Table { spec, .. } = step {
+            let letters = format!("{}$errors", spec.name);
+            spec.letters_read = reads.contains(&letters) || keeps.iter().any(|(name, _, _)| *name == letters);
+        }
+    }
+    let imports = imports(catalog, reads, &order);
     let installation =
         Installation { imports, steps, keeps: keeps.clone(), clock_input: request.clock_input, timezone: request.timezone };
     host.install(&request.dataflow, Arc::new(move |build: &mut Build<'_, '_>| installation.build(build)));
@@ -224,6 +231,8 @@ pub(crate) fn spec(name: &str, table: &Table) -> TableSpec {
         computed: table.computed.clone(),
         input: table.input,
         errors_input: table.errors_input,
+        letters: table.letters.clone(),
+        letters_read: false,
     }
 }
 fn target(table: &Table, insert: &Insert) -> InsertTarget {
@@ -239,8 +248,8 @@ fn keep(catalog: &Catalog, name: &str, request: &Request<'_>, keeps: &mut Vec<(S
         keeps.push((name.to_string(), format!("{name}/{}", request.dataflow), entry.keeping()));
     }
 }
-/// What the steps read from earlier dataflows.
-fn imports(catalog: &Catalog, steps: &[Step], order: &[String]) -> Vec<(String, String, Kept)> {
+/// What the steps read.
+fn reads(steps: &[Step]) -> BTreeSet<String> {
     let mut reads = BTreeSet::new();
     for step in steps {
         match step {
@@ -251,6 +260,10 @@ fn imports(catalog: &Catalog, steps: &[Step], order: &[String]) -> Vec<(String, 
             }
         }
     }
+    reads
+}
+/// What is read from earlier dataflows.
+fn imports(catalog: &Catalog, reads: BTreeSet<String>, order: &[String]) -> Vec<(String, String, Kept)> {
     reads
         .into_iter()
         .filter(|name| !order.contains(&owner(name)))

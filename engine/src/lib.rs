@@ -14,6 +14,7 @@
 //! | `ticks.rs` | sources start, their records become ticks; back-pressure |
 //! | `topics.rs` | tables that read topics: which ones, of which brokers or recordings |
 //! | `reader.rs` | records of a table become commands and dead letters |
+//! | `letters.rs` | topics that take dead letters, and what became of those that are kept |
 //! | `record.rs` | topics into a recording, without a job |
 //! | `sinks.rs` | sinks that are open: changes of complete ticks are written |
 //! | `pace.rs` | how fast a replay goes |
@@ -47,6 +48,7 @@ mod error;
 mod external;
 mod identity;
 mod install;
+mod letters;
 mod merge;
 mod number;
 mod options;

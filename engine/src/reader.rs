@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use deltaworks_connectors::decode::{DeadLetter, Decoded, Decoder, TableFormat, TopicFilter};
 use deltaworks_connectors::kafka::Topics;
+use deltaworks_connectors::kafka::letters::errors_topic;
 use deltaworks_connectors::ordered::OrderedFiles;
 use deltaworks_connectors::record::Records;
 use deltaworks_connectors::source::ReadState;
@@ -13,6 +14,7 @@ use crate::catalog::Table;
 use crate::clock::Clock;
 use crate::copy::{Filled, filled_at, widen};
 use crate::error::EngineError;
+use crate::letters::Outbox;
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -26,6 +28,8 @@ pub(crate) struct Reader {
     pub(crate) input: InputId,
     pub(crate) errors_input: InputId,
     pub(crate) errors_fail: bool,
+    /// Dead letters for its `'errors.topic'`; None where it names none.
+    pub(crate) outbox: Option<Outbox>,
     /// Its lane of ordered files.
     pub(crate) lane: usize,
     /// Where the columns come from when a source delivers only some of them.
@@ -45,6 +49,7 @@ pub(crate) struct Progress {
 
 impl Reader {
     pub(crate) fn new(name: &str, table: &Table, format: &TableFormat, topics: TopicFilter) -> Result<Self> {
+        let to_topic = table.connector.as_ref().map_or(Ok(None), errors_topic)?.is_some();
         Ok(Reader {
             name: name.to_string(),
             decoder: format.decoder()?,
@@ -53,6 +58,7 @@ impl Reader {
             input: table.input,
             errors_input: table.errors_input,
             errors_fail: table.errors_fail,
+            outbox: to_topic.then(|| Outbox { table: name.to_string(), letters: Vec::new() }),
             lane: 0,
             filled: None,
         })
@@ -79,8 +85,13 @@ impl Reader {
         }
         self.deliver(decoded, seen_at, progress, batches)
     }
+    /// What is to go to its `'errors.topic'` since this was asked last.
+    pub(crate) fn take_letters(&mut self) -> Option<Outbox> {
+        let outbox = self.outbox.as_mut().filter(|outbox| !outbox.letters.is_empty())?;
+        Some(Outbox { table: outbox.table.clone(), letters: std::mem::take(&mut outbox.letters) })
+    }
     fn deliver(
-        &self,
+        &mut self,
         decoded: Decoded,
         seen_at: i64,
         progress: &mut Progress,
@@ -94,6 +105,9 @@ impl Reader {
             *progress.dead.entry(self.name.clone()).or_default() += decoded.dead.len() as u64;
             let letters = decoded.dead.iter().map(|letter| (letter.to_row(seen_at), 1)).collect();
             batches.push((self.errors_input, InputBatch::Updates(letters)));
+            if let Some(outbox) = &mut self.outbox {
+                outbox.letters.extend(decoded.dead.into_iter().map(|letter| (seen_at, letter)));
+            }
         }
         if !decoded.commands.is_empty() {
             batches.push((self.input, InputBatch::Commands(decoded.commands)));

@@ -4,6 +4,7 @@
 //! rows are made of goes once; of several letters of one place, as after a file was copied twice, one goes per row.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use deltaworks_dataflow::row::{project, split_field};
@@ -47,13 +48,21 @@ impl Engine {
         let taken = letters.into_iter().map(|letter| (letter, -1)).collect();
         self.write_with_letters(&qualified, &table, rows, taken)?;
         self.count_failures(&qualified, failures);
+        self.uncount_letters(&qualified, &table, counts.1 as u64);
+        Ok(counts)
+    }
+    /// Letters that are gone count no longer, wherever they were counted.
+    fn uncount_letters(&mut self, name: &str, table: &Table, mut gone: u64) {
         for counted in [&mut self.sources.progress.dead, &mut self.rejected] {
-            if let Some(count) = counted.get_mut(&qualified) {
-                *count = count.saturating_sub(counts.1 as u64);
-                break;
+            if let Some(count) = counted.get_mut(name) {
+                let taken = gone.min(*count);
+                *count -= taken;
+                gone -= taken;
             }
         }
-        Ok(counts)
+        let rejected = &table.letters.counts.rejected;
+        // The workers only add to it.
+        rejected.fetch_sub(gone.min(rejected.load(Ordering::Relaxed)), Ordering::Relaxed);
     }
     /// The rows to fold in, and per place of letters how many rows are made of them.
     #[expect(clippy::type_complexity, reason = "two lists of plain parts")]

@@ -18,6 +18,7 @@ use crate::calls::Calls;
 use crate::catalog::{self, Catalog, Kind};
 use crate::clock::Clock;
 use crate::error::EngineError;
+use crate::letters::LetterTopics;
 use crate::options::{ClockMode, Evaluation, Options};
 use crate::pace::{Pace, WallTimer};
 use crate::sinks::OpenSink;
@@ -46,6 +47,10 @@ pub struct Engine {
     pub(crate) clock: Clock,
     pub(crate) sources: Sources,
     pub(crate) sinks: BTreeMap<String, OpenSink>,
+    /// Topics that take dead letters.
+    pub(crate) letters: LetterTopics,
+    /// Tables of which it was said that dead letters had to make room.
+    pub(crate) crowded: BTreeSet<String>,
     pub(crate) join_strategy: JoinStrategy,
     pub(crate) timezone: chrono_tz::Tz,
     results: Results,
@@ -101,6 +106,8 @@ impl Engine {
             clock: Clock::new(clock),
             sources,
             sinks: BTreeMap::new(),
+            letters: LetterTopics::default(),
+            crowded: BTreeSet::new(),
             join_strategy: JoinStrategy::Auto,
             timezone,
             results,

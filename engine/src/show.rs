@@ -1,6 +1,7 @@
 //! SHOW and DESCRIBE.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use deltaworks_connectors::format::text::ResultSet;
 use deltaworks_dataflow::{Column, DataType, Datum, Diff, Row, Schema};
@@ -124,6 +125,18 @@ impl Engine {
         for (table, letters) in self.sources.progress.dead.iter().chain(&self.rejected) {
             let what = format!("dead letters, see {}$errors", short(table));
             lines.entry((short(table).to_string(), what)).or_default().0 += i64::try_from(*letters).unwrap_or(i64::MAX);
+        }
+        for (name, entry) in &self.catalog.entries {
+            let Some(counts) = entry.table().map(|table| &table.letters.counts) else { continue };
+            let name = short(name).to_string();
+            for (what, count) in [
+                (format!("dead letters, see {name}$errors"), &counts.rejected),
+                (format!("dead letters that left {name}$errors for their age"), &counts.aged),
+                (format!("dead letters that left {name}$errors to make room"), &counts.crowded_out),
+            ] {
+                let count = i64::try_from(count.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+                lines.entry((name.clone(), what)).or_default().0 += count;
+            }
         }
         for (function, (count, sample)) in &self.calls.nulls {
             let what = "answers that are NULL for a reason".to_string();

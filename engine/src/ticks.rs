@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use deltaworks_connectors::decode::{TableFormat, TopicFilter};
+use deltaworks_connectors::decode::{Refused, TableFormat, TopicFilter};
 use deltaworks_connectors::error::Error;
 use deltaworks_connectors::file::FileSource;
 use deltaworks_connectors::folder::FolderSource;
@@ -19,10 +19,12 @@ use deltaworks_connectors::recorded::{RecordedTick, Replay};
 use deltaworks_connectors::source::{PartitionProgress, ReadState, RecordSource};
 use deltaworks_dataflow::host::{Host, InputBatch, InputId};
 use deltaworks_dataflow::{Command, Time};
+use deltaworks_operators::merge::{DeleteBehavior, Engine as MergeEngine, MergeSpec};
 
 use crate::catalog::{Entry, Table};
 use crate::clock::Clock;
 use crate::error::EngineError;
+use crate::letters::Outbox;
 use crate::options::Options;
 use crate::pace::Pace;
 use crate::pipe::Folder;
@@ -138,7 +140,6 @@ pub(crate) struct PartitionLine {
 
 /// How a table's records are decoded.
 pub(crate) fn table_format(table: &Table) -> Result<TableFormat> {
-    use deltaworks_operators::merge::Engine;
     let options = table.connector.clone().unwrap_or_default();
     let delivered = table.delivered_schema();
     let place = |column: &usize| table.delivered.iter().position(|d| d == column);
@@ -153,8 +154,21 @@ pub(crate) fn table_format(table: &Table) -> Result<TableFormat> {
     let mut table_format = TableFormat::new(Format::from_name(&format)?, delivered, key);
     table_format.metadata.clone_from(&table.metadata);
     table_format.options = options;
-    table_format.old_images = matches!(table.merge.as_ref().map(|m| &m.engine), Some(Engine::Aggregation(_)));
+    table_format.old_images = matches!(table.merge.as_ref().map(|m| &m.engine), Some(MergeEngine::Aggregation(_)));
+    table_format.refused = table.merge.as_ref().map(refused).unwrap_or_default();
     Ok(table_format)
+}
+/// What a record cannot ask of a table.
+fn refused(merge: &MergeSpec) -> Refused {
+    let disabled = merge.delete == DeleteBehavior::Disable;
+    let subtracts = match &merge.engine {
+        MergeEngine::Aggregation(columns) => columns.iter().all(|column| column.aggregate.subtracts()),
+        _ => true,
+    };
+    Refused {
+        deletes: disabled.then_some("the table does not allow deletes"),
+        retractions: (!subtracts).then_some("an aggregate of this table cannot take a row back"),
+    }
 }
 
 /// The files of a table, and what reads them.
@@ -370,6 +384,10 @@ impl Sources {
             *self.progress.changed_files.entry(table.clone()).or_default() += 1;
         }
         changed
+    }
+    /// What is to go to topics of dead letters, by table, of what was read last.
+    pub(crate) fn take_letters(&mut self) -> Vec<Outbox> {
+        self.open.iter_mut().flat_map(|source| &mut source.readers).filter_map(Reader::take_letters).collect()
     }
     /// Whether every started source has ended.
     pub(crate) fn ended(&self) -> bool {

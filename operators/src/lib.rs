@@ -12,7 +12,7 @@
 //! | `commands.rs` | what a query's changes ask of a keyed table |
 //! | `dictionary.rs` | every distinct string as a number, for ever |
 //! | `temporal_filter.rs`, `stamp.rs` | rows that come and go with the clock; when a row was written |
-//! | `retention.rs` | rows that leave a table when they have reached an age |
+//! | `retention.rs`, `letters.rs` | rows that leave a table when they have reached an age; dead letters, which also leave for room |
 //! | `gather.rs` | all updates, tick by tick, on one worker: for sinks |
 
 pub mod aggregate;
@@ -27,6 +27,7 @@ pub mod gather;
 pub mod join;
 mod key_order;
 pub mod keyed_store;
+pub mod letters;
 pub mod merge;
 mod pending;
 mod per_tick;

@@ -20,7 +20,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Message, OwnedMessage};
+use rdkafka::message::{Header, Message, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::value::RawValue;
@@ -238,10 +238,25 @@ impl Sender {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
     ) {
+        self.send_with_headers(topic, partition, timestamp, (key, value), &[]);
+    }
+    /// Sends a record, key and value, with headers.
+    pub(crate) fn send_with_headers(
+        &self,
+        topic: &str,
+        partition: i32,
+        timestamp: Option<i64>,
+        (key, value): (Option<&[u8]>, Option<&[u8]>),
+        headers: &[(&str, Option<&[u8]>)],
+    ) {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(partition);
         record.timestamp = timestamp;
         record.key = key;
         record.payload = value;
+        if !headers.is_empty() {
+            let all = headers.iter().map(|(key, value)| Header { key: *key, value: *value });
+            record.headers = Some(all.fold(OwnedHeaders::new(), OwnedHeaders::insert));
+        }
         while let Err((error, again)) = self.0.send(record) {
             assert_eq!(error.to_string(), "Message production error: QueueFull (Local: Queue full)");
             self.0.poll(Duration::from_millis(100));

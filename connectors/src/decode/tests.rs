@@ -342,6 +342,46 @@ fn debezium_operations() {
 }
 
 #[test]
+fn what_a_table_does_not_take_is_rejected_as_a_whole() {
+    let refused = Refused { deletes: Some("no deletes"), retractions: None };
+    let plain = TableFormat { refused, ..people() };
+    check(&plain, Some("1"), None, &["*: no deletes"]);
+    check(&plain, None, Some(r#"{"id":1,"name":"a","age":3}"#), &[r#"+{"id":1,"name":"a","age":3}"#]);
+    let table = TableFormat { refused, ..debezium() };
+    check(&table, None, Some(r#"{"before":{"id":1},"op":"d"}"#), &["*: no deletes"]);
+    check(&table, None, Some(r#"{"id":1,"__deleted":"true"}"#), &["*: no deletes"]);
+    // A key that changes deletes the old one; the new row must not come alone.
+    let moved = r#"{"before":{"id":2,"name":"b"},"after":{"id":1,"name":"a"},"op":"u"}"#;
+    check(&table, None, Some(moved), &["*: no deletes"]);
+    // What comes behind the delete says nothing more.
+    assert_eq!(decode(&table, Some("1"), None).ignored, 1);
+    let refused = Refused { deletes: None, retractions: Some("nothing back") };
+    let aggregate = TableFormat { old_images: true, refused, ..debezium() };
+    let update = r#"{"before":{"id":1,"name":"b","age":2},"after":{"id":1,"name":"a","age":3},"op":"u"}"#;
+    check(&aggregate, None, Some(update), &["*: nothing back"]);
+}
+
+#[test]
+fn a_record_that_is_too_large_is_not_looked_into() {
+    let mut table = people();
+    table.options = Options::new([(RECORD_BYTES_MAX, "40")]);
+    let row = r#"{"id":1,"name":"a","age":3}"#;
+    // 27 bytes of value, 13 or 14 of key.
+    check(&table, Some("0123456789abc"), Some(row), &[r#"+{"id":1,"name":"a","age":3}"#]);
+    let reason = "*: too large: 41 bytes are more than the 40 of 'errors.record-bytes-max'";
+    check(&table, Some("0123456789abcd"), Some(row), &[reason]);
+    check(&table, Some(&"0".repeat(41)), None, &[reason]);
+    let decoded = decode(&table, Some("0123456789abcd"), Some(row));
+    assert_eq!(decoded.dead[0].value.as_deref(), Some(row.as_bytes()));
+    // Without the option it is 64 MiB.
+    let large = format!("{{\"id\":1,\"name\":\"{}\"}}", "x".repeat((64 << 20) - 18));
+    assert_eq!(decode(&people(), None, Some(&large)).commands.len(), 1);
+    assert_eq!(decode(&people(), Some("1"), Some(&large)).dead.len(), 1);
+    table.options = Options::new([(RECORD_BYTES_MAX, "large")]);
+    assert!(table.decoder().is_err());
+}
+
+#[test]
 fn debezium_old_images() {
     let update = r#"{"before":{"id":1,"name":"b","age":2},"after":{"id":1,"name":"a","age":3},"op":"u"}"#;
     let old = r#"-{"id":1,"name":"b","age":2}"#;

@@ -119,7 +119,7 @@ impl Debezium {
             if target.wants_old_images() {
                 target.retract_old()?;
             } else if target.key_changes() {
-                target.delete_old_key();
+                target.delete_old_key()?;
             }
         }
         target.upsert()
@@ -139,8 +139,7 @@ impl Debezium {
         if before.is_some() && target.wants_old_images() {
             target.retract_old()
         } else if target.has_old_key() {
-            target.delete_old_key();
-            Ok(())
+            target.delete_old_key()
         } else if target.has_key() {
             target.delete_by_record_key()
         } else {
@@ -155,8 +154,7 @@ impl Debezium {
             if !target.has_old_key() {
                 return target.delete_by_record_key();
             }
-            target.delete_old_key();
-            return Ok(());
+            return target.delete_old_key();
         }
         self.object.read(row, target.slots())?;
         target.upsert()

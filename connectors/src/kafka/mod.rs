@@ -12,10 +12,12 @@
 //! | `messages.rs` | from changes to keys and values |
 //! | `producer.rs` | records on their way: waiting, and giving up |
 //! | `epochs.rs` | exactly once: a transaction per epoch |
+//! | `letters.rs` | [`KafkaLetters`]: dead letters to a topic, with where they are from and why |
 
 pub mod client;
 mod epochs;
 mod fetch;
+pub mod letters;
 mod messages;
 mod producer;
 pub mod scan;
@@ -26,6 +28,7 @@ mod topics;
 mod upkeep;
 
 pub use client::{Connection, Watch};
+pub use letters::KafkaLetters;
 pub use messages::Form;
 pub use scan::{Scan, Topics};
 pub use shared::Bell;

@@ -134,16 +134,19 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// A producer that delivers at least once.
+    /// A producer that delivers at least once, with `defaults` of its own where the table's properties say nothing.
     ///
     /// # Errors
     /// Within seconds: no broker, a refused login, no such topic.
-    pub(crate) fn open(connection: &Connection, topic: &str, caller: Caller) -> Result<Outgoing> {
+    pub(crate) fn open(connection: &Connection, topic: &str, caller: Caller, defaults: &[(&str, &str)]) -> Result<Outgoing> {
         let consumer = consumer(connection, connection.consumer_config(), &caller)?;
         connect(connection, &consumer, Some(topic))?;
         let mut config = connection.producer_config();
         if TIMEOUTS.iter().all(|name| connection.get(name).is_none()) {
             config.set(FOR_EVER.0, FOR_EVER.1);
+        }
+        for (name, value) in defaults.iter().filter(|(name, _)| connection.get(name).is_none()) {
+            config.set(*name, *value);
         }
         let outgoing = Outgoing::new(connection, config, topic, caller)?;
         outgoing.find_topic(connection)?;
@@ -151,7 +154,7 @@ impl Outgoing {
     }
     /// A producer of these settings. Whether brokers and topic are there is not looked at.
     pub(crate) fn new(connection: &Connection, mut config: ClientConfig, topic: &str, caller: Caller) -> Result<Outgoing> {
-        for (name, value) in DEFAULTS.iter().filter(|(name, _)| connection.get(name).is_none()) {
+        for (name, value) in DEFAULTS.iter().filter(|(name, _)| config.get(name).is_none()).collect::<Vec<_>>() {
             config.set(*name, *value);
         }
         let made = config.create_with_context(Deliveries::default());
@@ -194,24 +197,26 @@ impl Outgoing {
     /// A record that the topic does not take, or an earlier one that was given up.
     pub(crate) fn send(&mut self, batch: &Batch) -> Result<()> {
         for (key, value) in batch.iter() {
-            self.send_one(key, value)?;
+            let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to("");
+            (record.key, record.payload) = (key, value);
+            self.send_record(record)?;
         }
         self.check()
     }
-    fn send_one(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<()> {
-        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to("");
+    /// Hands one record, whatever topic it names, to the client, waiting where it has enough.
+    ///
+    /// # Errors
+    /// The topic does not take it, or an earlier one was given up.
+    pub(crate) fn send_record(&mut self, record: BaseRecord<'_, [u8], [u8]>) -> Result<()> {
         let topic = Arc::clone(&self.topic);
-        (record.topic, record.key, record.payload) = (&topic, key, value);
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord { topic: &topic, ..record };
         let mut patience: Option<Patience> = None;
         while let Err((error, again)) = self.producer.send(record) {
             let code = error.rdkafka_error_code();
             if code != Some(RDKafkaErrorCode::QueueFull) {
                 let code = code.unwrap_or(RDKafkaErrorCode::Fail);
-                return Err(self.given_up(&Failure {
-                    code,
-                    key: key.map(<[u8]>::to_vec),
-                    bytes: value.map_or(0, <[u8]>::len),
-                }));
+                let (key, bytes) = (again.key.map(<[u8]>::to_vec), again.payload.map_or(0, <[u8]>::len));
+                return Err(self.given_up(&Failure { code, key, bytes }));
             }
             record = again;
             self.moment(patience.get_or_insert_with(Patience::new), None)?;

@@ -32,6 +32,7 @@ use deltaworks_dataflow::changelog::Changes;
 
 use super::client::Connection;
 use super::epochs::Epochs;
+use super::letters::ERRORS_TOPIC;
 use super::messages::{Batch, Encoder, Form, KeyFormat, Part, RowFormat};
 use super::producer::{LAST, Outgoing};
 use crate::error::{Error, Result};
@@ -136,7 +137,7 @@ impl KafkaSinkSpec {
         let encoder = self.encoder.clone();
         match &self.transactional_prefix {
             None => {
-                let outgoing = Outgoing::open(connection, &encoder.topic, caller)?;
+                let outgoing = Outgoing::open(connection, &encoder.topic, caller, &[])?;
                 Ok(Box::new(KafkaSink { encoder, outgoing, batch: Batch::default() }))
             }
             Some(prefix) => Ok(Box::new(Epochs::open(connection, encoder, prefix, caller)?)),
@@ -154,6 +155,9 @@ fn check_sink_options(options: &Options) -> Result<()> {
     }
     if let Some(value) = options.get("sink.semantic") {
         return Err(options.invalid("sink.semantic", value, "'sink.delivery-guarantee', as the option is called today"));
+    }
+    if let Some(value) = options.get(ERRORS_TOPIC) {
+        return Err(options.invalid(ERRORS_TOPIC, value, "nothing: a table that is written has no dead letters"));
     }
     let id = "properties.transactional.id";
     if let Some(value) = options.get(id) {

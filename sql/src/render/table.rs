@@ -1,10 +1,12 @@
 //! Renders tables: commands folded by a merge engine into rows.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use deltaworks_dataflow::arrange::collection;
 use deltaworks_dataflow::row::{is_null_field, nth_field};
 use deltaworks_dataflow::{Collection, Command, CommandKind, Datum, Diff, Row, Schema, Time};
+use deltaworks_operators::letters::{Letters, count, letters};
 use deltaworks_operators::merge::{MergeCounters, MergeSpec, Rejected, keyless, merge_aging, merge_with};
 use deltaworks_operators::retention::{Retention, keyless_aging};
 use timely::dataflow::StreamVec;
@@ -36,6 +38,10 @@ pub struct TableSpec {
     pub input: u32,
     /// The input on which updates of the dead-letter table come.
     pub errors_input: u32,
+    /// How long dead letters are kept.
+    pub letters: Letters,
+    /// Whether anything reads the dead letters: only then are they held.
+    pub letters_read: bool,
 }
 
 impl TableSpec {
@@ -123,37 +129,47 @@ impl<'s> Renderer<'_, '_, 's> {
         use timely::container::CapacityContainerBuilder;
         use timely::dataflow::channels::pact::Pipeline;
         use timely::dataflow::operators::generic::Operator;
-        let source = spec.name.clone();
-        let letters = rejected.unary::<CapacityContainerBuilder<Vec<(Row, Time, Diff)>>, _, _, _>(
+        let (source, counts) = (spec.name.clone(), Arc::clone(&spec.letters.counts));
+        let own = rejected.unary::<CapacityContainerBuilder<Vec<(Row, Time, Diff)>>, _, _, _>(
             Pipeline,
             "Rejected",
             move |_, _| {
                 move |input, output| {
                     input.for_each(|capability, data| {
                         let time = *capability.time();
+                        count(&counts.rejected, data.len() as u64);
                         let letter = |(command, reason)| (letter(&source, &command, reason), time, 1);
                         output.session(&capability).give_iterator(data.drain(..).map(letter));
                     });
                 }
             },
         );
-        self.build.updates(spec.errors_input).concat(collection(letters))
+        let all = self.build.updates(spec.errors_input).concat(collection(own));
+        if !spec.letters_read {
+            return all;
+        }
+        let (clock, name) = (self.clock(), format!("Letters: {}", spec.name));
+        letters(all, clock, spec.letters.clone(), LETTER_COLUMNS, &name)
     }
 }
 
-/// A rejected command as a row of the dead-letter table.
+/// The columns of a dead-letter table.
+const LETTER_COLUMNS: usize = 9;
+
+/// A rejected command as a row of the dead-letter table, which notes itself when it came. Statements have no timestamp.
 fn letter(source: &str, command: &Command, reason: &str) -> Row {
     let position = command.position;
+    let timestamp = (position.timestamp > 0).then(|| position.timestamp.saturating_mul(1000));
     Row::pack([
         Datum::str(source),
         Datum::Int(position.partition.into()),
         Datum::Int(i64::try_from(position.offset).unwrap_or(i64::MAX)),
-        Datum::Int(position.timestamp.saturating_mul(1000)),
+        timestamp.map_or(Datum::Null, Datum::Int),
         Datum::Null,
         Datum::Bytes(command.row.to_vec().into()),
         Datum::Null,
         Datum::str(reason),
-        Datum::Int(position.timestamp.saturating_mul(1000)),
+        Datum::Null,
     ])
 }
 fn counter_lines(counters: &MergeCounters) -> Vec<(String, Diff, Vec<String>)> {
