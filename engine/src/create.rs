@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use deltaworks_connectors::decode::{Metadata, MetadataColumn};
+use deltaworks_connectors::kafka::sink::is_kafka;
+use deltaworks_connectors::keys::KeyColumns;
 use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_dataflow::{Column, DataType, Datum, Schema};
 use deltaworks_operators::merge::{AggregatedColumn, ColumnAggregate, DeleteBehavior, Engine as MergeEngine, MergeSpec};
@@ -36,6 +38,9 @@ pub(crate) fn table(session: &Session, create: &CreateTable, record_clock: bool,
             "declare PRIMARY KEY (..) NOT ENFORCED: the columns that the records' keys hold",
         ));
     }
+    if is_kafka(&options) {
+        KeyColumns::from_options(&options, &columns.schema, &key, &columns.metadata_in_table())?;
+    }
     let mut merge = match columns.number {
         Some(place) => {
             let data_type = &columns.schema.columns[place].data_type;
@@ -43,7 +48,7 @@ pub(crate) fn table(session: &Session, create: &CreateTable, record_clock: bool,
         }
         None => merge(&options, &key, &columns.schema)?,
     };
-    let changes = options.get("format").is_some_and(|format| format.starts_with("debezium"));
+    let changes = options.format().starts_with("debezium");
     check_table_options(&options, &columns.schema)?;
     let retained = retained(&options, &key)?;
     let retention = retention(&options, create, &columns.schema, record_clock)?;
@@ -224,6 +229,11 @@ impl Columns {
     /// Computed columns read the delivered ones.
     fn delivered_schema(&self) -> Schema {
         Schema::new(self.delivered.iter().map(|place| self.schema.columns[*place].clone()).collect())
+    }
+    /// The metadata columns, as places among all columns.
+    fn metadata_in_table(&self) -> Vec<MetadataColumn> {
+        let place = |metadata: &MetadataColumn| MetadataColumn { column: self.delivered[metadata.column], ..*metadata };
+        self.metadata.iter().map(place).collect()
     }
     fn type_computed(&mut self, session: &Session) -> Result<()> {
         let delivered = self.delivered_schema();

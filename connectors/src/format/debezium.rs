@@ -65,7 +65,7 @@ impl Debezium {
             Some("bytes") => true,
             Some(value) => return Err(table.options.invalid("debezium-json.decimal", value, "text or bytes")),
         };
-        let mut fields = table.physical();
+        let mut fields = table.in_value()?;
         for field in &mut fields {
             let time = matches!(field.data_type, DataType::Timestamp | DataType::TimestampLtz);
             let unscaled = match field.data_type {
@@ -95,11 +95,13 @@ impl Debezium {
     fn read_old(&mut self, before: &str, target: &mut Target<'_>) -> Result<(), Reject> {
         let (_, old) = target.both_slots();
         old.clear();
-        self.object.read(before, old).map_err(|reject| Reject { reason: format!("before: {}", reject.reason), ..reject })
+        self.object.read(before, old).map_err(|reject| Reject { reason: format!("before: {}", reject.reason), ..reject })?;
+        target.fill_old_from_key()
     }
     fn read_new(&mut self, after: Option<&RawValue>, target: &mut Target<'_>) -> Result<(), Reject> {
         let Some(after) = after else { return Err(Reject::field("after", "the new image is missing")) };
-        self.object.read(after.get(), target.slots())
+        self.object.read(after.get(), target.slots())?;
+        target.fill_from_key()
     }
     fn update(&mut self, envelope: &Envelope<'_>, target: &mut Target<'_>) -> Result<(), Reject> {
         if let Some(before) = envelope.before {
@@ -156,6 +158,7 @@ impl Debezium {
             return Ok(());
         }
         self.object.read(row, target.slots())?;
+        target.fill_from_key()?;
         target.upsert()
     }
     fn names_by_slot(&mut self) -> Vec<(usize, String)> {
