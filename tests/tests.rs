@@ -15,6 +15,7 @@
 //! | `explain_analyze` | the rows and failures of every operator |
 //! | `identity` | the identity function on real person records, where they are there |
 //! | `kafka` | jobs against a real broker; `broker` starts it |
+//! | `kafka_formats` | formats of keys and values: recorded topics, and what jobs write to a broker and read back |
 //! | `kafka_sinks` | topics that jobs write, epochs, a broker that goes and comes back |
 //! | `recording` | `--record`, `deltaworks record` |
 //! | `real_input` | the jobs on real data, where it is there |
@@ -39,6 +40,8 @@ mod identity;
 mod jobs;
 #[path = "end_to_end/kafka.rs"]
 mod kafka;
+#[path = "end_to_end/kafka_formats.rs"]
+mod kafka_formats;
 #[path = "end_to_end/kafka_sinks.rs"]
 mod kafka_sinks;
 #[path = "end_to_end/loading.rs"]

@@ -284,6 +284,29 @@ mod tests {
     }
 
     #[test]
+    fn options_of_a_format_may_be_those_of_keys_or_values() {
+        let options = Options::new([
+            ("connector", "kafka"),
+            ("json.ignore-parse-errors", "false"),
+            ("value.json.ignore-parse-errors", "true"),
+            ("value.csv.field-delimiter", ";"),
+            ("key.csv.field-delimiter", "|"),
+            ("key.fields", "a;b"),
+        ]);
+        options.check().expect("options");
+        let (value, key) = (options.of_value(), options.of_key());
+        assert_eq!(value.get("json.ignore-parse-errors"), Some("true"));
+        assert_eq!((value.get("csv.field-delimiter"), value.get("key.fields")), (Some(";"), Some("a;b")));
+        assert_eq!(key.iter().collect::<Vec<_>>(), [("csv.field-delimiter", "|")]);
+        for unknown in ["value.json.ignore-parse-error", "key.value.csv.x", "value.topic", "key.csv"] {
+            let error = Options::new([("connector", "kafka"), (unknown, "x")]).check().expect_err(unknown);
+            assert_eq!(error.to_string(), format!("unknown option \"{unknown}\" of connector \"kafka\""));
+        }
+        let error = Options::new([("connector", "filesystem"), ("key.fields", "a")]).check().expect_err("no keys in files");
+        assert_eq!(error.to_string(), "unknown option \"key.fields\" of connector \"filesystem\"");
+    }
+
+    #[test]
     fn secrets_are_masked() {
         for name in [
             "properties.sasl.jaas.config",
