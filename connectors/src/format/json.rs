@@ -96,6 +96,9 @@ impl ObjectReader {
         let names = Names::new(&fields);
         ObjectReader { fields, names, all_required: false }
     }
+    pub(crate) fn fields(&self) -> &[Field] {
+        &self.fields
+    }
     pub(crate) fn fields_mut(&mut self) -> &mut [Field] {
         &mut self.fields
     }

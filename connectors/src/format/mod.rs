@@ -3,7 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `json.rs` | JSON objects, driven by the table's columns |
-//! | `debezium.rs` | the change envelope of Debezium, as JSON |
+//! | `change.rs` | what a change envelope of Debezium does |
+//! | `debezium.rs` | that envelope as JSON |
 //! | `csv.rs` | lines of separated fields |
 //! | `raw.rs` | the whole value as one column |
 //! | `packed.rs` | values that are packed rows already (Parquet) |
@@ -12,6 +13,7 @@
 //! | `pattern.rs` | patterns of dates and times, such as `M/d/yyyy H:mm` |
 //! | `text.rs` | values to text: JSON, CSV, tables |
 
+pub(crate) mod change;
 pub mod csv;
 pub mod debezium;
 pub mod json;
