@@ -17,6 +17,7 @@
 //! | `identity` | the identity function on real person records, where they are there |
 //! | `kafka` | jobs against a real broker; `broker` starts it |
 //! | `kafka_faults` | what goes wrong around a job that reads and writes Kafka |
+//! | `kafka_formats` | formats of keys and values: recorded topics, and what jobs write to a broker and read back |
 //! | `kafka_letters` | records that cannot be decoded: in `$errors`, in a topic, repaired |
 //! | `kafka_sinks` | topics that jobs write, epochs, a broker that goes and comes back |
 //! | `recording` | `--record`, `deltaworks record` |
@@ -44,6 +45,8 @@ mod jobs;
 mod kafka;
 #[path = "end_to_end/kafka_faults.rs"]
 mod kafka_faults;
+#[path = "end_to_end/kafka_formats.rs"]
+mod kafka_formats;
 #[path = "end_to_end/kafka_letters.rs"]
 mod kafka_letters;
 #[path = "end_to_end/kafka_sinks.rs"]

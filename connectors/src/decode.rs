@@ -17,10 +17,11 @@ use crate::error::{Error, Result};
 use crate::format::csv::Csv;
 use crate::format::debezium::Debezium;
 use crate::format::json::{Conversion, Field, Json, utf8};
-use crate::format::key::{KeyForm, KeyReader};
+use crate::format::key::KeyReader;
 use crate::format::packed::Packed;
 use crate::format::raw::Raw;
 use crate::format::{Format, RecordFormat, Reject, Upserts};
+use crate::keys::KeyColumns;
 use crate::options::Options;
 use crate::record::{NO_TIMESTAMP, Record, Records};
 
@@ -117,12 +118,13 @@ impl TableFormat {
     /// Columns that the format or the metadata cannot fill; options with impossible values.
     pub fn decoder(&self) -> Result<Box<dyn Decoder>> {
         self.check_metadata()?;
+        let table = &TableFormat { options: self.options.of_value(), ..self.clone() };
         Ok(match self.format {
-            Format::Json => self.upserts(Json::new(self))?,
-            Format::Csv => self.upserts(Csv::new(self)?)?,
-            Format::Raw => self.upserts(Raw::new(self)?)?,
-            Format::Packed => self.upserts(Packed::new(self))?,
-            Format::Debezium => Box::new(TableDecoder::new(self, Debezium::new(self)?)?),
+            Format::Json => self.upserts(Json::new(table)?)?,
+            Format::Csv => self.upserts(Csv::new(table.in_value()?, &table.options, "table")?)?,
+            Format::Raw => self.upserts(Raw::new(table)?)?,
+            Format::Packed => self.upserts(Packed::new(table))?,
+            Format::Debezium => Box::new(TableDecoder::new(self, Debezium::new(table)?)?),
         })
     }
     fn upserts<F: crate::format::ValueFormat + 'static>(&self, format: F) -> Result<Box<dyn Decoder>> {
@@ -138,7 +140,21 @@ impl TableFormat {
         }
         Ok(())
     }
-    /// The columns that values fill.
+    /// The columns that the records' keys hold.
+    pub(crate) fn keys(&self) -> Result<KeyColumns> {
+        match self.options.connector() {
+            None | Some("kafka" | "upsert-kafka") => {
+                KeyColumns::from_options(&self.options, &self.schema, &self.key, &self.metadata)
+            }
+            Some(_) => Ok(KeyColumns::of_primary(&self.key)),
+        }
+    }
+    /// The columns that values hold.
+    pub(crate) fn in_value(&self) -> Result<Vec<Field>> {
+        let keys = self.keys()?;
+        Ok(self.physical().into_iter().filter(|field| keys.in_value(field.slot)).collect())
+    }
+    /// The columns that come from the record's value or key.
     pub(crate) fn physical(&self) -> Vec<Field> {
         let field = |(slot, column): (usize, &Column)| Field {
             name: column.name.clone(),
@@ -148,21 +164,6 @@ impl TableFormat {
         };
         let is_metadata = |slot: usize| self.metadata.iter().any(|metadata| metadata.column == slot);
         self.schema.columns.iter().enumerate().filter(|(slot, _)| !is_metadata(*slot)).map(field).collect()
-    }
-    /// Whether an option is set to true.
-    pub(crate) fn flag(&self, name: &str) -> bool {
-        self.options.get(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
-    }
-    fn key_form(&self) -> Result<KeyForm> {
-        match self.options.get("key.format") {
-            Some("json") => Ok(KeyForm::Object),
-            Some("debezium-json") => Ok(KeyForm::Debezium),
-            None if self.format == Format::Debezium => Ok(KeyForm::Debezium),
-            Some("raw" | "csv") | None => Ok(KeyForm::Text),
-            Some(name) => {
-                Err(Error::UnknownFormat { name: name.to_owned(), known: "raw, json, debezium-json for keys".to_owned() })
-            }
-        }
     }
 }
 
@@ -352,6 +353,7 @@ impl<F: RecordFormat> Decoder for TableDecoder<F> {
                 Some(reason) => Err(Reject::record(reason)),
                 None => {
                     self.row.slots.clear();
+                    self.row.key_reader.forget();
                     let ignored = &mut out.ignored;
                     let timestamp = self.order.timestamp(&record);
                     self.check_size(&record).and_then(|()| {
@@ -460,14 +462,13 @@ impl RowBuilder {
     fn new(table: &TableFormat) -> Result<Self> {
         let columns = table.schema.columns.clone();
         let is_required = |column: &usize| !columns[*column].nullable || table.key.contains(column);
-        let key_columns = Schema::new(table.key.iter().map(|column| columns[*column].clone()).collect());
         Ok(RowBuilder {
             slots: Slots::new(columns.len()),
             old: Slots::new(columns.len()),
             scratch: Vec::new(),
             required: (0..columns.len()).filter(is_required).collect(),
             key: table.key.clone(),
-            key_reader: KeyReader::new(key_columns, table.key_form()?),
+            key_reader: KeyReader::new(table)?,
             metadata: table.metadata.clone(),
             old_images: table.old_images || table.key.is_empty(),
             refused: table.refused,
@@ -535,6 +536,17 @@ impl Target<'_> {
     pub(crate) fn both_slots(&mut self) -> (&mut Slots, &mut Slots) {
         (&mut self.row.slots, &mut self.row.old)
     }
+    /// Fills what the value left open from the record's key.
+    #[inline]
+    pub(crate) fn fill_from_key(&mut self) -> std::result::Result<(), Reject> {
+        let RowBuilder { key_reader, slots, .. } = &mut *self.row;
+        key_reader.fill(self.record.key, slots)
+    }
+    /// The same for the old image.
+    pub(crate) fn fill_old_from_key(&mut self) -> std::result::Result<(), Reject> {
+        let RowBuilder { key_reader, old, .. } = &mut *self.row;
+        key_reader.fill(self.record.key, old)
+    }
     /// The slots hold a full row: insert or replace it.
     #[inline]
     pub(crate) fn upsert(&mut self) -> std::result::Result<(), Reject> {
@@ -587,7 +599,7 @@ impl Target<'_> {
             return Err(Reject::record("a record without a value deletes by key, but the table has no key"));
         }
         scratch.clear();
-        key_reader.read(self.record.key, scratch)?;
+        key_reader.delete(self.record.key, scratch)?;
         let row = Row::from_bytes(scratch);
         self.push(CommandKind::Delete, row)
     }
@@ -612,4 +624,4 @@ impl Target<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

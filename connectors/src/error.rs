@@ -138,6 +138,14 @@ pub enum Error {
         /// What would be right.
         expected: String,
     },
+    /// Options that mean nothing together.
+    #[error("{what}")]
+    Together {
+        /// Which, and why not.
+        what: String,
+        /// What would be right.
+        help: String,
+    },
     /// Two columns of a result have one name, which a JSON object cannot hold.
     #[error("column \"{name}\" appears twice in a result that is printed as json")]
     DuplicateColumn {
@@ -283,6 +291,7 @@ impl Error {
             Error::UnknownOption { known, .. } => format!("options are {known}"),
             Error::MissingOption { name, .. } => format!("add '{name}' = '..' to the table's WITH"),
             Error::InvalidOption { expected, .. } => format!("expected {expected}"),
+            Error::Together { help, .. } => help.clone(),
             Error::DuplicateColumn { .. } => "give one of them another name with AS".into(),
             Error::NotAppendOnly { .. } => "write the changes with 'format' = 'changelog-json' or 'upsert-json'".into(),
             Error::NoKey { .. } => "declare a PRIMARY KEY on the sink's table".into(),

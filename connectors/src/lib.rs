@@ -9,6 +9,7 @@
 //! | `file.rs` | [`FileSource`]: files, folders and patterns, as JSON lines, CSV or Parquet |
 //! | `ordered.rs` | [`OrderedFiles`]: file sources merged by a timestamp column |
 //! | `decode.rs` | [`TableFormat`] and [`Decoder`]: from records to commands on a table, and [`DeadLetter`]s |
+//! | `keys.rs` | [`KeyColumns`]: which columns the keys of records hold |
 //! | `format/` | one file per format: JSON, Debezium, CSV, raw, packed; the text that rows become |
 //! | `sink.rs` | [`ChangeSink`]: changelogs to files and to the standard output |
 //! | `kafka/` | topics of a broker |
@@ -26,6 +27,7 @@ pub mod folder;
 pub mod format;
 pub mod http;
 pub mod kafka;
+pub mod keys;
 mod lines;
 pub mod options;
 pub mod ordered;
@@ -40,6 +42,7 @@ pub use file::FileSource;
 pub use folder::FolderSource;
 pub use format::Format;
 pub use format::text::{JsonRows, OutputFormat, ResultSet, ResultWriter, write_json_row, write_json_value};
+pub use keys::KeyColumns;
 pub use options::Options;
 pub use ordered::OrderedFiles;
 pub use record::{NO_TIMESTAMP, Record, Records};

@@ -22,14 +22,11 @@ const TABLE_OPTIONS: &[&str] = &[
     "table.*",
     "fields.*",
 ];
-/// Options of formats.
-const FORMAT_OPTIONS: &[&str] = &[
-    "format",
-    "key.format",
-    "value.format",
-    "key.fields",
-    "key.fields-prefix",
-    "value.fields-include",
+/// Which formats a table has, and what files say of theirs.
+const FORMAT_OPTIONS: &[&str] =
+    &["format", "key.format", "value.format", "header", "sep", "delimiter", "quote", "nullValue", "timestampFormat"];
+/// Options of one format. They also stand behind `key.` and `value.`, for that part of a record alone.
+const PART_OPTIONS: &[&str] = &[
     "json.ignore-parse-errors",
     "json.fail-on-missing-field",
     "json.timestamp-format.standard",
@@ -41,16 +38,13 @@ const FORMAT_OPTIONS: &[&str] = &[
     "debezium-json.timestamp-unit",
     "debezium-json.decimal",
     "csv.*",
-    "header",
-    "sep",
-    "delimiter",
-    "quote",
-    "nullValue",
-    "timestampFormat",
 ];
 /// Options of topics.
 const KAFKA_OPTIONS: &[&str] = &[
     "topic",
+    "key.fields",
+    "key.fields-prefix",
+    "value.fields-include",
     "topic-pattern",
     "errors.topic",
     "properties.*",
@@ -103,6 +97,21 @@ impl Options {
     pub fn format(&self) -> &str {
         self.first(&["value.format", "format"]).map_or("json", |(_, value)| value)
     }
+    /// The options as the format of values sees them: `value.json.x` is `json.x`, and wins over it.
+    pub fn of_value(&self) -> Options {
+        Options { values: self.values.clone().into_iter().chain(self.behind("value.")).collect() }
+    }
+    /// The options as the format of keys sees them: `key.json.x` is `json.x`; what stands there without it is the value's.
+    pub fn of_key(&self) -> Options {
+        Options { values: self.behind("key.").collect() }
+    }
+    fn behind(&self, part: &str) -> impl Iterator<Item = (String, String)> {
+        let named = move |(name, value): (&String, &String)| {
+            let name = name.strip_prefix(part).filter(|name| is_part_option(name))?;
+            Some((name.to_owned(), value.clone()))
+        };
+        self.values.iter().filter_map(named)
+    }
     /// The value of an option that has to be there.
     ///
     /// # Errors
@@ -150,8 +159,12 @@ impl Options {
         let Some((_, own)) = CONNECTORS.iter().find(|(name, _)| *name == connector) else {
             return Err(Error::UnknownConnector { name: connector.to_owned() });
         };
-        let known = || own.iter().chain(TABLE_OPTIONS).chain(FORMAT_OPTIONS);
-        match self.values.keys().find(|name| !known().any(|pattern| matches(pattern, name))) {
+        let known = || own.iter().chain(TABLE_OPTIONS).chain(FORMAT_OPTIONS).chain(PART_OPTIONS);
+        let is_known = |name: &str| {
+            let part = name.strip_prefix("value.").or_else(|| name.strip_prefix("key."));
+            known().any(|pattern| matches(pattern, name)) || part.is_some_and(is_part_option)
+        };
+        match self.values.keys().find(|name| !is_known(name)) {
             None => Ok(()),
             Some(name) => Err(Error::UnknownOption {
                 name: name.clone(),
@@ -169,6 +182,9 @@ impl Options {
     pub fn masked(&self) -> Vec<(String, String)> {
         self.iter().map(|(name, value)| (name.to_owned(), masked(name, value).to_owned())).collect()
     }
+}
+fn is_part_option(name: &str) -> bool {
+    PART_OPTIONS.iter().any(|pattern| matches(pattern, name))
 }
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.strip_suffix('*') {
@@ -277,6 +293,29 @@ mod tests {
             "missing option \"path\" of connector \"kafka\""
         );
         assert_eq!(parse_size("99999999999 tb"), None);
+    }
+
+    #[test]
+    fn options_of_a_format_may_be_those_of_keys_or_values() {
+        let options = Options::new([
+            ("connector", "kafka"),
+            ("json.ignore-parse-errors", "false"),
+            ("value.json.ignore-parse-errors", "true"),
+            ("value.csv.field-delimiter", ";"),
+            ("key.csv.field-delimiter", "|"),
+            ("key.fields", "a;b"),
+        ]);
+        options.check().expect("options");
+        let (value, key) = (options.of_value(), options.of_key());
+        assert_eq!(value.get("json.ignore-parse-errors"), Some("true"));
+        assert_eq!((value.get("csv.field-delimiter"), value.get("key.fields")), (Some(";"), Some("a;b")));
+        assert_eq!(key.iter().collect::<Vec<_>>(), [("csv.field-delimiter", "|")]);
+        for unknown in ["value.json.ignore-parse-error", "key.value.csv.x", "value.topic", "key.csv"] {
+            let error = Options::new([("connector", "kafka"), (unknown, "x")]).check().expect_err(unknown);
+            assert_eq!(error.to_string(), format!("unknown option \"{unknown}\" of connector \"kafka\""));
+        }
+        let error = Options::new([("connector", "filesystem"), ("key.fields", "a")]).check().expect_err("no keys in files");
+        assert_eq!(error.to_string(), "unknown option \"key.fields\" of connector \"filesystem\"");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use deltaworks_connectors::decode::{Metadata, MetadataColumn, RECORD_BYTES_MAX};
 use deltaworks_connectors::kafka::letters::{ERRORS_TOPIC, errors_topic};
+use deltaworks_connectors::kafka::sink::is_kafka;
+use deltaworks_connectors::keys::KeyColumns;
 use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_dataflow::{Column, DataType, Datum, Schema};
 use deltaworks_operators::letters::Letters;
@@ -40,6 +42,9 @@ pub(crate) fn table(session: &Session, create: &CreateTable, record_clock: bool,
             "declare PRIMARY KEY (..) NOT ENFORCED: the columns that the records' keys hold",
         ));
     }
+    if is_kafka(&options) {
+        KeyColumns::from_options(&options, &columns.schema, &key, &columns.metadata_in_table())?;
+    }
     let mut merge = match columns.number {
         Some(place) => {
             let data_type = &columns.schema.columns[place].data_type;
@@ -47,7 +52,7 @@ pub(crate) fn table(session: &Session, create: &CreateTable, record_clock: bool,
         }
         None => merge(&options, &key, &columns.schema)?,
     };
-    let changes = options.get("format").is_some_and(|format| format.starts_with("debezium"));
+    let changes = options.format().starts_with("debezium");
     check_table_options(&options, &columns.schema)?;
     check_errors_options(&options)?;
     let retained = retained(&options, &key)?;
@@ -279,6 +284,11 @@ impl Columns {
     /// Computed columns read the delivered ones.
     fn delivered_schema(&self) -> Schema {
         Schema::new(self.delivered.iter().map(|place| self.schema.columns[*place].clone()).collect())
+    }
+    /// The metadata columns, as places among all columns.
+    fn metadata_in_table(&self) -> Vec<MetadataColumn> {
+        let place = |metadata: &MetadataColumn| MetadataColumn { column: self.delivered[metadata.column], ..*metadata };
+        self.metadata.iter().map(place).collect()
     }
     fn type_computed(&mut self, session: &Session) -> Result<()> {
         let delivered = self.delivered_schema();

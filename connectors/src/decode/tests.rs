@@ -5,16 +5,16 @@ use crate::format::text::JsonRows;
 use deltaworks_dataflow::bitmap;
 use proptest::prelude::*;
 
-fn column(name: &str, data_type: DataType) -> Column {
+pub(crate) fn column(name: &str, data_type: DataType) -> Column {
     Column::new(name, data_type)
 }
-fn not_null(name: &str, data_type: DataType) -> Column {
+pub(crate) fn not_null(name: &str, data_type: DataType) -> Column {
     Column { nullable: false, ..Column::new(name, data_type) }
 }
-fn decimal(precision: u8, scale: i8) -> DataType {
+pub(crate) fn decimal(precision: u8, scale: i8) -> DataType {
     DataType::Decimal { precision, scale }
 }
-fn decode_records(table: &TableFormat, records: &Records) -> Decoded {
+pub(crate) fn decode_records(table: &TableFormat, records: &Records) -> Decoded {
     let mut out = Decoded::default();
     let mut decoder = table.decoder().expect("a decoder");
     decoder.decode(records, &TopicFilter::all(&["t".to_owned()]), &mut out);
@@ -44,7 +44,7 @@ fn commands(table: &TableFormat, decoded: &Decoded) -> Vec<String> {
     decoded.commands.iter().map(show).collect()
 }
 /// What one record gives: commands, or `field: reason` of the dead letter.
-fn check(table: &TableFormat, key: Option<&str>, value: Option<&str>, expected: &[&str]) {
+pub(crate) fn check(table: &TableFormat, key: Option<&str>, value: Option<&str>, expected: &[&str]) {
     let decoded = decode(table, key, value);
     let mut found = commands(table, &decoded);
     found.extend(decoded.dead.iter().map(|dead| format!("{}: {}", dead.field.as_deref().unwrap_or("*"), dead.reason)));
@@ -476,7 +476,7 @@ fn debezium_without_key_takes_no_metadata() {
     assert!(matches!(table.decoder(), Err(Error::Columns { format: "debezium-json", .. })));
 }
 
-fn every_type() -> Vec<DataType> {
+pub(crate) fn every_type() -> Vec<DataType> {
     let mut types = vec![
         DataType::Boolean,
         DataType::TinyInt,
@@ -499,7 +499,7 @@ fn every_type() -> Vec<DataType> {
 }
 
 /// Values of [`every_type`] that have one text.
-fn any_row() -> impl Strategy<Value = Vec<Datum<'static>>> {
+pub(crate) fn any_row() -> impl Strategy<Value = Vec<Datum<'static>>> {
     let micros = -60_000_000_000_000_000i64..250_000_000_000_000_000;
     let fixed = (
         any::<bool>(),

@@ -5,13 +5,12 @@
 //! column is no STRING, if it is empty; a field in quotes is never NULL.
 
 use deltaworks_dataflow::{DataType, Datum};
-use serde_json::value::RawValue;
 
 use super::json::{self, Field, utf8};
 use super::parse::{self, Parsed, Problem};
 use super::pattern::Pattern;
 use super::{Reject, ValueFormat};
-use crate::decode::{TableFormat, Target};
+use crate::decode::{Slots, Target};
 use crate::error::Result as SetupResult;
 use crate::options::Options;
 
@@ -110,6 +109,10 @@ impl Fields {
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }
+    /// Whether the line is empty, which one field is that is empty and not in quotes.
+    fn is_empty(&self) -> bool {
+        self.text.is_empty() && matches!(self.ends[..], [(0, false)])
+    }
     pub(crate) fn get(&self, index: usize) -> (&[u8], bool) {
         let start = if index == 0 { 0 } else { self.ends[index - 1].0 };
         let (end, quoted) = self.ends[index];
@@ -162,11 +165,13 @@ pub(crate) struct Csv {
     null: String,
     timestamp: Option<Pattern>,
     fields: Fields,
+    /// What the fields belong to, for messages.
+    whole: &'static str,
 }
 
 impl Csv {
-    pub(crate) fn new(table: &TableFormat) -> SetupResult<Self> {
-        let options = &table.options;
+    /// A reader of lines that hold these fields, which belong to a `whole` of this name.
+    pub(crate) fn new(columns: Vec<Field>, options: &Options, whole: &'static str) -> SetupResult<Self> {
         let timestamp = match options.get("timestampFormat") {
             Some(pattern) => {
                 Some(Pattern::new(pattern).map_err(|expected| options.invalid("timestampFormat", pattern, &expected))?)
@@ -175,21 +180,20 @@ impl Csv {
         };
         let null = options.first(&["nullValue", "csv.null-literal"]).map_or("", |(_, value)| value).to_owned();
         let dialect = Dialect::from_options(options)?;
-        Ok(Csv { columns: table.physical(), dialect, null, timestamp, fields: Fields::default() })
+        Ok(Csv { columns, dialect, null, timestamp, fields: Fields::default(), whole })
     }
     fn check_count(&self) -> Result<(), Reject> {
         let (found, expected) = (self.fields.len(), self.columns.len());
-        let reason = format!("the line has {found} fields, the table {expected} columns");
+        let reason = format!("the line has {found} fields, the {} {expected} columns", self.whole);
         match self.columns.get(found) {
-            _ if found == expected => Ok(()),
+            _ if found == expected || expected == 0 && self.fields.is_empty() => Ok(()),
             Some(column) => Err(Reject::field(&column.name, format!("{reason}: none is left for this one"))),
             None => Err(Reject::record(reason)),
         }
     }
-}
-impl ValueFormat for Csv {
-    fn fields(&mut self, value: &[u8], target: &mut Target<'_>) -> Result<(), Reject> {
-        self.fields.split(value, self.dialect)?;
+    /// Reads one line and puts its fields into their slots.
+    pub(crate) fn read(&mut self, line: &[u8], slots: &mut Slots) -> Result<(), Reject> {
+        self.fields.split(line, self.dialect)?;
         self.check_count()?;
         for (index, column) in self.columns.iter().enumerate() {
             let (bytes, quoted) = self.fields.get(index);
@@ -199,19 +203,21 @@ impl ValueFormat for Csv {
             let reject = |problem: Problem| {
                 Reject::field(format!("{}{}", column.name, problem.place()), problem.reason(&column.data_type, text))
             };
-            target.slots().put(column.slot, &datum.map_err(reject)?);
+            slots.put(column.slot, &datum.map_err(reject)?);
         }
         Ok(())
+    }
+}
+impl ValueFormat for Csv {
+    fn fields(&mut self, value: &[u8], target: &mut Target<'_>) -> Result<(), Reject> {
+        self.read(value, target.slots())
     }
 }
 fn datum<'a>(text: &'a str, data_type: &DataType, timestamp: Option<&Pattern>) -> Parsed<Datum<'a>> {
     match data_type {
         DataType::String => Ok(Datum::str(text)),
         DataType::Boolean => boolean(text.trim()).map(Datum::Bool),
-        DataType::Array(_) | DataType::Struct(_) | DataType::Bitmap => {
-            let valid: &RawValue = serde_json::from_str(text).map_err(|_| Problem::Syntax)?;
-            json::datum(valid.get(), data_type, Default::default())
-        }
+        DataType::Array(_) | DataType::Struct(_) | DataType::Bitmap => json::of_text(text, data_type),
         DataType::Timestamp | DataType::TimestampLtz | DataType::Date => match timestamp {
             Some(pattern) => pattern.read(text.trim(), data_type).map(Datum::Int),
             None => parse::scalar(text.trim(), data_type),

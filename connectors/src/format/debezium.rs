@@ -1,15 +1,6 @@
 //! The change envelope of Debezium, as JSON, bare or wrapped in its schema.
 //!
-//! | `op` | gives |
-//! |---|---|
-//! | `c`, `r` | upsert of `after` |
-//! | `u` | upsert of `after`; first a delete of the old key where it changed, or the old image taken back where the table wants it |
-//! | `d` | delete by key: of `before`, else of the record's key; without a key, `before` taken back |
-//! | `t` | rejected: a truncated table is not emptied yet |
-//! | `m`, heartbeats | ignored and counted |
-//!
-//! Flattened records (`__op`, `__deleted`) are taken as they are. A tombstone deletes its key once more, which changes nothing,
-//! unless compaction already removed the delete before it; where it cannot say a key it is ignored.
+//! What an envelope does stands in `change.rs`. Flattened records (`__op`, `__deleted`) are taken as they are.
 //!
 //! The schema wrapper says in which unit times and at which scale decimals are written. Without it the table has to:
 //! `'debezium-json.timestamp-unit'` = `ms`, `us` or `ns`; `'debezium-json.decimal'` = `bytes` if decimals are base64, at the
@@ -21,13 +12,13 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-use super::json::{Conversion, ObjectReader, Pairs, TimeUnit, utf8};
+use super::change::{self, Images};
+use super::json::{Conversion, Field, ObjectReader, Pairs, TimeUnit, utf8};
 use super::parse::{self, Parsed, Problem};
 use super::{RecordFormat, Reject};
 use crate::decode::{Slots, TableFormat, Target};
 use crate::error::{Error, Result as SetupResult};
 use crate::record::Record;
-use deltaworks_dataflow::row::is_null_field;
 
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
 const UNAVAILABLE_BASE64: &str = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==";
@@ -65,7 +56,7 @@ impl Debezium {
             Some("bytes") => true,
             Some(value) => return Err(table.options.invalid("debezium-json.decimal", value, "text or bytes")),
         };
-        let mut fields = table.physical();
+        let mut fields = table.in_value()?;
         for field in &mut fields {
             let time = matches!(field.data_type, DataType::Timestamp | DataType::TimestampLtz);
             let unscaled = match field.data_type {
@@ -95,96 +86,20 @@ impl Debezium {
             field.conversion = column.map_or(*base, |column| column.conversion(*base));
         }
     }
-    fn read_old(&mut self, before: &str, target: &mut Target<'_>) -> Result<(), Reject> {
-        let (_, old) = target.both_slots();
-        old.clear();
-        self.object.read(before, old).map_err(|reject| Reject { reason: format!("before: {}", reject.reason), ..reject })
-    }
-    fn read_new(&mut self, after: Option<&RawValue>, target: &mut Target<'_>) -> Result<(), Reject> {
-        let Some(after) = after else { return Err(Reject::field("after", "the new image is missing")) };
-        self.object.read(after.get(), target.slots())
-    }
-    fn update(&mut self, envelope: &Envelope<'_>, target: &mut Target<'_>) -> Result<(), Reject> {
-        if let Some(before) = envelope.before {
-            self.read_old(before.get(), target)?;
-        } else if !target.has_key() {
-            return Err(Reject::field("before", "an update of a table without a key needs the old image"));
-        } else {
-            target.both_slots().1.clear();
-        }
-        self.read_new(envelope.after, target)?;
-        let (slots, old) = target.both_slots();
-        fill_unavailable(slots, old, &self.names_by_slot())?;
-        if envelope.before.is_some() {
-            if target.wants_old_images() {
-                target.retract_old()?;
-            } else if target.key_changes() {
-                target.delete_old_key()?;
-            }
-        }
-        target.upsert()
-    }
-    fn insert(&mut self, after: Option<&RawValue>, target: &mut Target<'_>) -> Result<(), Reject> {
-        self.read_new(after, target)?;
-        let (slots, old) = target.both_slots();
-        old.clear();
-        fill_unavailable(slots, old, &self.names_by_slot())?;
-        target.upsert()
-    }
-    fn delete(&mut self, before: Option<&RawValue>, target: &mut Target<'_>) -> Result<(), Reject> {
-        match before {
-            Some(before) => self.read_old(before.get(), target)?,
-            None => target.both_slots().1.clear(),
-        }
-        if before.is_some() && target.wants_old_images() {
-            target.retract_old()
-        } else if target.has_old_key() {
-            target.delete_old_key()
-        } else if target.has_key() {
-            target.delete_by_record_key()
-        } else {
-            Err(Reject::field("before", "a delete from a table without a key needs the old image"))
-        }
-    }
-    /// A row that was flattened on its way.
-    fn flattened(&mut self, row: &str, envelope: &Envelope<'_>, target: &mut Target<'_>) -> Result<(), Reject> {
-        let deleted = envelope.flat_deleted.is_some_and(|flag| matches!(flag.get(), "true" | "\"true\""));
-        if deleted || envelope.flat_op.as_deref() == Some("d") {
-            self.read_old(row, target)?;
-            if !target.has_old_key() {
-                return target.delete_by_record_key();
-            }
-            return target.delete_old_key();
-        }
-        self.object.read(row, target.slots())?;
-        target.upsert()
-    }
-    fn names_by_slot(&mut self) -> Vec<(usize, String)> {
-        self.object.fields_mut().iter().map(|field| (field.slot, field.name.clone())).collect()
-    }
 }
 
-/// Takes values that were left out from the old image. NULL there is not trusted: a value that was left out is not NULL.
-fn fill_unavailable(slots: &mut Slots, old: &Slots, names: &[(usize, String)]) -> Result<(), Reject> {
-    for column in slots.unavailable().to_vec() {
-        if slots.field(column).is_some() {
-            continue;
-        }
-        match old.field(column).filter(|field| !is_null_field(field)) {
-            Some(field) => slots.put_encoded(column, field),
-            None => {
-                let name = names.iter().find(|(slot, _)| *slot == column).map_or("", |(_, name)| name);
-                let reason = "the database left the unchanged value out; set REPLICA IDENTITY FULL on its table";
-                return Err(Reject::field(name, reason));
-            }
-        }
+impl Images<&str> for ObjectReader {
+    fn read(&mut self, image: &str, slots: &mut Slots) -> Result<(), Reject> {
+        ObjectReader::read(self, image, slots)
     }
-    Ok(())
+    fn fields(&self) -> &[Field] {
+        ObjectReader::fields(self)
+    }
 }
 
 impl RecordFormat for Debezium {
     fn decode(&mut self, record: &Record<'_>, target: &mut Target<'_>) -> Result<(), Reject> {
-        let Some(value) = record.value else { return tombstone(target) };
+        let Some(value) = record.value else { return change::tombstone(target) };
         let text = utf8(value)?;
         let outer = envelope(text)?;
         let Some(payload) = outer.payload else {
@@ -192,7 +107,7 @@ impl RecordFormat for Debezium {
             return self.envelope(text, &outer, target);
         };
         if payload.get() == "null" {
-            return tombstone(target);
+            return change::tombstone(target);
         }
         self.learn(outer.schema);
         self.envelope(payload.get(), &envelope(payload.get())?, target)
@@ -201,30 +116,24 @@ impl RecordFormat for Debezium {
 impl Debezium {
     fn envelope(&mut self, text: &str, envelope: &Envelope<'_>, target: &mut Target<'_>) -> Result<(), Reject> {
         match envelope.op.as_deref() {
-            Some("c" | "r") => self.insert(envelope.after, target),
-            Some("u") => self.update(envelope, target),
-            Some("d") => self.delete(envelope.before, target),
-            Some("t") => Err(Reject::field("op", "the table was truncated, which is not carried over yet")),
-            Some("m") => {
-                target.ignore();
-                Ok(())
+            Some(op) => change::apply(
+                &mut self.object,
+                op,
+                envelope.before.map(RawValue::get),
+                envelope.after.map(RawValue::get),
+                target,
+            ),
+            None if envelope.flat_op.is_some() || envelope.flat_deleted.is_some() => {
+                let deleted = envelope.flat_deleted.is_some_and(|flag| matches!(flag.get(), "true" | "\"true\""));
+                change::flattened(&mut self.object, text, deleted || envelope.flat_op.as_deref() == Some("d"), target)
             }
-            Some(other) => Err(Reject::field("op", format!("unknown operation \"{}\"", parse::quoted(other)))),
-            None if envelope.flat_op.is_some() || envelope.flat_deleted.is_some() => self.flattened(text, envelope, target),
             None if is_heartbeat(text) => {
                 target.ignore();
                 Ok(())
             }
-            None => Err(Reject::field("op", "no change envelope: the operation is missing")),
+            None => Err(change::no_envelope()),
         }
     }
-}
-fn tombstone(target: &mut Target<'_>) -> Result<(), Reject> {
-    let deletes = target.has_key() && !target.wants_old_images() && target.delete_by_record_key().is_ok();
-    if !deletes {
-        target.ignore();
-    }
-    Ok(())
 }
 fn is_heartbeat(text: &str) -> bool {
     let pairs: Result<Pairs<'_>, _> = serde_json::from_str(text);
@@ -284,6 +193,16 @@ struct Parameters<'a> {
     #[serde(borrow)]
     scale: Option<Cow<'a, str>>,
 }
+/// What a number counts whose schema has this name.
+pub(crate) fn time_unit(name: &str) -> Option<TimeUnit> {
+    Some(match name {
+        "io.debezium.time.Date" | "org.apache.kafka.connect.data.Date" => TimeUnit::Days,
+        "io.debezium.time.Timestamp" | "org.apache.kafka.connect.data.Timestamp" => TimeUnit::Millis,
+        "io.debezium.time.MicroTimestamp" => TimeUnit::Micros,
+        "io.debezium.time.NanoTimestamp" => TimeUnit::Nanos,
+        _ => return None,
+    })
+}
 impl SchemaNode<'_> {
     fn column(&self, name: &str) -> Option<&SchemaNode<'_>> {
         let named = |node: &&SchemaNode<'_>| node.field.as_deref() == Some(name);
@@ -292,13 +211,7 @@ impl SchemaNode<'_> {
         self.fields.iter().find(named).or_else(|| self.fields.iter().find(folded))
     }
     fn conversion(&self, base: Conversion) -> Conversion {
-        let unit = match self.name.as_deref() {
-            Some("io.debezium.time.Date" | "org.apache.kafka.connect.data.Date") => Some(TimeUnit::Days),
-            Some("io.debezium.time.Timestamp" | "org.apache.kafka.connect.data.Timestamp") => Some(TimeUnit::Millis),
-            Some("io.debezium.time.MicroTimestamp") => Some(TimeUnit::Micros),
-            Some("io.debezium.time.NanoTimestamp") => Some(TimeUnit::Nanos),
-            _ => base.unit,
-        };
+        let unit = self.name.as_deref().and_then(time_unit).or(base.unit);
         let is_decimal = self.name.as_deref() == Some("org.apache.kafka.connect.data.Decimal");
         let scale = self.parameters.as_ref().and_then(|parameters| parameters.scale.as_ref()?.parse().ok());
         Conversion { unit, unscaled: if is_decimal { scale } else { None }, ..base }
@@ -307,16 +220,18 @@ impl SchemaNode<'_> {
 
 /// A DECIMAL as base64 of its unscaled bytes: big-endian two's complement.
 pub(crate) fn unscaled_decimal(text: &str, unscaled: i32, precision: u8, scale: i8) -> Parsed<i128> {
-    let bytes = parse::bytes(text)?;
+    parse::decimal(&unscaled_number(&parse::bytes(text)?, unscaled)?, precision, scale)
+}
+/// The text of a number, from its unscaled bytes.
+pub(crate) fn unscaled_number(bytes: &[u8], scale: i32) -> Parsed<String> {
     let (first, size) = (*bytes.first().ok_or(Problem::Syntax)?, bytes.len());
     if size > 16 {
         return Err(Problem::Range);
     }
     let fill = if first & 0x80 == 0 { 0 } else { 0xFF };
     let mut word = [fill; 16];
-    word[16 - size..].copy_from_slice(&bytes);
-    let number = format!("{}e{}", i128::from_be_bytes(word), -i64::from(unscaled));
-    parse::decimal(&number, precision, scale)
+    word[16 - size..].copy_from_slice(bytes);
+    Ok(format!("{}e{}", i128::from_be_bytes(word), -i64::from(scale)))
 }
 /// A DECIMAL that brings its scale: `{"scale":2,"value":"/w=="}`.
 pub(crate) fn variable_decimal(text: &str, precision: u8, scale: i8) -> Parsed<i128> {

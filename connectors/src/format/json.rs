@@ -17,6 +17,7 @@ use std::fmt;
 use super::parse::{self, Parsed, Problem, quoted};
 use super::{Reject, ValueFormat};
 use crate::decode::{Slots, TableFormat, Target};
+use crate::error::Result as SetupResult;
 use deltaworks_dataflow::bitmap;
 
 /// Values that are JSON objects.
@@ -25,10 +26,10 @@ pub(crate) struct Json {
 }
 
 impl Json {
-    pub(crate) fn new(table: &TableFormat) -> Self {
-        let mut object = ObjectReader::new(table.physical());
-        object.all_required = table.flag("json.fail-on-missing-field");
-        Json { object }
+    pub(crate) fn new(table: &TableFormat) -> SetupResult<Self> {
+        let mut object = ObjectReader::new(table.in_value()?);
+        object.all_required = table.options.boolean("json.fail-on-missing-field", false)?;
+        Ok(Json { object })
     }
 }
 impl ValueFormat for Json {
@@ -86,13 +87,17 @@ pub(crate) struct Field {
 pub(crate) struct ObjectReader {
     fields: Vec<Field>,
     names: Names,
-    all_required: bool,
+    /// Whether every field has to be there.
+    pub(crate) all_required: bool,
 }
 
 impl ObjectReader {
     pub(crate) fn new(fields: Vec<Field>) -> Self {
         let names = Names::new(&fields);
         ObjectReader { fields, names, all_required: false }
+    }
+    pub(crate) fn fields(&self) -> &[Field] {
+        &self.fields
     }
     pub(crate) fn fields_mut(&mut self) -> &mut [Field] {
         &mut self.fields
@@ -265,6 +270,11 @@ pub(crate) fn datum<'a>(text: &'a str, data_type: &DataType, conversion: Convers
         Some(b'{') => from_object(text, data_type, conversion),
         _ => from_number(text, data_type, conversion),
     }
+}
+/// The value of a text that may be no JSON.
+pub(crate) fn of_text<'a>(text: &'a str, data_type: &DataType) -> Parsed<Datum<'a>> {
+    let valid: &RawValue = serde_json::from_str(text).map_err(|_| Problem::Syntax)?;
+    datum(valid.get(), data_type, Conversion::default())
 }
 /// The content of a JSON string.
 #[inline]

@@ -3,15 +3,17 @@
 //! | file | what |
 //! |---|---|
 //! | `json.rs` | JSON objects, driven by the table's columns |
-//! | `debezium.rs` | the change envelope of Debezium, as JSON |
+//! | `change.rs` | what a change envelope of Debezium does |
+//! | `debezium.rs` | that envelope as JSON |
 //! | `csv.rs` | lines of separated fields |
 //! | `raw.rs` | the whole value as one column |
 //! | `packed.rs` | values that are packed rows already (Parquet) |
-//! | `key.rs` | the key of a record, for deletes |
+//! | `key.rs` | the key of a record: columns that it fills, and what it deletes |
 //! | `parse.rs` | text to values, one reader per SQL type |
 //! | `pattern.rs` | patterns of dates and times, such as `M/d/yyyy H:mm` |
 //! | `text.rs` | values to text: JSON, CSV, tables |
 
+pub(crate) mod change;
 pub mod csv;
 pub mod debezium;
 pub mod json;
@@ -102,6 +104,7 @@ impl<F: ValueFormat> RecordFormat for Upserts<F> {
         match record.value {
             Some(value) => {
                 self.0.fields(value, target)?;
+                target.fill_from_key()?;
                 target.upsert()
             }
             None => target.delete_by_record_key(),

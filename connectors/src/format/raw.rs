@@ -16,8 +16,7 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) fn new(table: &TableFormat) -> Result<Self> {
-        let physical = table.physical();
-        match &physical[..] {
+        match &table.in_value()?[..] {
             [field] if field.data_type == DataType::String => Ok(Raw { column: field.slot, text: true }),
             [field] if field.data_type == DataType::Bytes => Ok(Raw { column: field.slot, text: false }),
             _ => {

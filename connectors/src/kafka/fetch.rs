@@ -4,6 +4,7 @@
 //! Every partition has a queue of its own in the client. One whose inbox is full is not polled: then its queue fills up to
 //! its limit and the client stops asking the broker for more.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -370,8 +371,26 @@ pub(super) fn broken(action: &str, error: &KafkaError) -> Error {
 }
 
 /// Adds a message to records. A header's value that is no text is `{"base64":".."}`.
+///
+/// The client's library panics at a header whose name is not UTF-8: such a record is broken, and no reason to end a job.
 fn push(message: &BorrowedMessage<'_>, topic: u32, into: &mut Records) {
-    let headers = message.headers().map(|headers| {
+    let headers = std::panic::catch_unwind(AssertUnwindSafe(|| headers(message)));
+    let broken = headers.is_err().then_some("the name of a header is not UTF-8");
+    let headers = headers.unwrap_or_default();
+    into.push(Record {
+        topic,
+        partition: u32::try_from(message.partition()).unwrap_or_default(),
+        offset: u64::try_from(message.offset()).unwrap_or_default(),
+        timestamp: message.timestamp().to_millis().unwrap_or(NO_TIMESTAMP),
+        key: message.key(),
+        value: message.payload(),
+        headers: headers.as_deref(),
+        broken,
+    });
+}
+/// A message's headers as a JSON object.
+fn headers(message: &BorrowedMessage<'_>) -> Option<String> {
+    message.headers().map(|headers| {
         let mut text = vec![b'{'];
         for header in headers.iter() {
             if text.len() > 1 {
@@ -389,15 +408,5 @@ fn push(message: &BorrowedMessage<'_>, topic: u32, into: &mut Records) {
         }
         text.push(b'}');
         String::from_utf8_lossy(&text).into_owned()
-    });
-    into.push(Record {
-        topic,
-        partition: u32::try_from(message.partition()).unwrap_or_default(),
-        offset: u64::try_from(message.offset()).unwrap_or_default(),
-        timestamp: message.timestamp().to_millis().unwrap_or(NO_TIMESTAMP),
-        key: message.key(),
-        value: message.payload(),
-        headers: headers.as_deref(),
-        broken: None,
-    });
+    })
 }

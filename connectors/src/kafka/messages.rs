@@ -8,12 +8,13 @@
 //! | changelog-json | `{"op":"+I","tick":7,"row":{..}}` | a message each | `{"op":"-D","tick":7,"row":{..}}` |
 //!
 //! A key of one column is its text, as sources read it; a key of several is a JSON object, and with `'key.format' = 'json'` every
-//! key is. A key of one column that is NULL is an object too: a record without a key would have no order, and no tombstone could name it.
+//! key is; with `'csv'` it is a line. A text or line of one column that is NULL is an object too: a record without a key would have no
+//! order, and no tombstone could name it.
 
 use std::ops::Range;
 
 use deltaworks_dataflow::changelog::{Changes, RowKind};
-use deltaworks_dataflow::row::project;
+use deltaworks_dataflow::row::{is_null_field, project};
 use deltaworks_dataflow::{Column, DataType, Datum, Schema};
 
 use crate::error::{Error, Result};
@@ -45,6 +46,8 @@ pub(crate) enum RowFormat {
 pub(crate) enum KeyFormat {
     /// The text of the one column.
     Text,
+    /// A line of CSV without its end.
+    Csv,
     /// A JSON object.
     Object,
 }
@@ -60,12 +63,11 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// The columns at these places, under their names without `prefix`.
-    pub(crate) fn new(schema: &Schema, columns: Vec<usize>, prefix: &str) -> Part {
+    /// The columns at these places, under the names that they have in a message.
+    pub(crate) fn new(schema: &Schema, columns: Vec<usize>, name: impl Fn(&str) -> String) -> Part {
         let named = |place: &usize| {
             let column = &schema.columns[*place];
-            let name = column.name.strip_prefix(prefix).unwrap_or(&column.name);
-            Column { name: name.to_owned(), ..column.clone() }
+            Column { name: name(&column.name), ..column.clone() }
         };
         let part = Schema::new(columns.iter().map(named).collect());
         let whole = columns.len() == schema.len() && columns.iter().enumerate().all(|(index, place)| index == *place);
@@ -129,15 +131,13 @@ impl Encoder {
         let mut row = part.of(row, scratch);
         match format {
             KeyFormat::Object => part.json.write(row, out),
-            KeyFormat::Text => {
-                let whole = row;
-                match Datum::decode(&mut row, &part.types[0]) {
-                    datum if !datum.is_null() => write_raw(&datum, &part.types[0], out),
-                    // Rows alone need no order. Else the changes of NULL have to stay together as those of any other key.
-                    _ if self.form == Form::Append => return batch.no_key(),
-                    _ => part.json.write(whole, out),
-                }
-            }
+            // Rows alone need no order. Else the changes of NULL have to stay together as those of any other key.
+            _ if part.types.len() == 1 && is_null_field(row) => match self.form {
+                Form::Append => return batch.no_key(),
+                _ => part.json.write(row, out),
+            },
+            KeyFormat::Csv => write_line(&part.types, row, out),
+            KeyFormat::Text => write_raw(&Datum::decode(&mut row, &part.types[0]), &part.types[0], out),
         }
         batch.end_key();
     }

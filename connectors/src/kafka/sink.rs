@@ -7,9 +7,9 @@
 //! | `format`, `value.format` | `json` (default), `csv`, `raw`: rows, inserts only; `debezium-json`, `changelog-json`: every change |
 //! | `changelog.mode` = `upsert` | with `json` or `csv` the same as `'connector' = 'upsert-kafka'`: a row per key, tombstones for deletes |
 //! | `key.fields` | the columns of the key, `a;b`; without it those of the PRIMARY KEY; without both there is no key |
-//! | `key.format` | `json`: an object; `raw`, `csv`: the text of the one column; default: the text of one column, an object of several |
-//! | `key.fields-prefix` | what the names of key columns begin with in the table, but not in the object |
-//! | `value.fields-include` | `ALL` (default) or `EXCEPT_KEY` |
+//! | `key.format` | `json`: an object; `csv`: a line; `raw`: the text of the one column; default: the text of one column, an object of several |
+//! | `key.fields-prefix` | what the names of key columns begin with in the table, but not in the object; needs `EXCEPT_KEY` |
+//! | `value.fields-include` | `ALL` (default) or `EXCEPT_KEY`; what these mean, a source of the same options reads: `keys.rs` |
 //! | `sink.delivery-guarantee` | `at-least-once` (default; `none` is the same) or `exactly-once` |
 //! | `sink.transactional-id-prefix` | needed for `exactly-once`: a name that no other job has |
 //! | `sink.replay.path` | the file that takes the changes while a recording is replayed, and no broker is asked for; default: `--out DIR`/`topic`.jsonl |
@@ -22,7 +22,6 @@
 //!
 //! *While brokers are away* records wait, up to `properties.queue.buffering.max.kbytes` (64 MiB); then the job waits too.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +37,7 @@ use super::producer::{LAST, Outgoing};
 use crate::error::{Error, Result};
 use crate::format::csv;
 use crate::format::text::check_unique;
+use crate::keys::KeyColumns;
 use crate::options::Options;
 use crate::sink::ChangeSink;
 
@@ -101,22 +101,21 @@ impl KafkaSinkSpec {
             return Err(Error::NoKey { sink: topic.to_owned() });
         }
         check_unique(schema)?;
-        let key_columns = key_columns(options, schema, key, form)?;
-        let prefix = options.get("key.fields-prefix").unwrap_or_default();
-        let value_columns: Vec<usize> = match options.get("value.fields-include") {
-            Some("EXCEPT_KEY") => (0..schema.len()).filter(|place| !key_columns.contains(place)).collect(),
-            None | Some("ALL") => (0..schema.len()).collect(),
-            Some(value) => return Err(options.invalid("value.fields-include", value, "ALL or EXCEPT_KEY")),
-        };
-        let value = Part::new(schema, value_columns, "");
+        let keys = KeyColumns::from_options(options, schema, key, &[])?;
+        check_order(options, &keys, key, form)?;
+        let value_columns = (0..schema.len()).filter(|place| keys.in_value(*place)).collect();
+        let value = Part::new(schema, value_columns, str::to_owned);
         if format == RowFormat::Raw && value.types().len() != 1 {
             let reason =
                 "it takes one column, beside those that 'value.fields-include' = 'EXCEPT_KEY' leaves out".to_owned();
             return Err(Error::Columns { format: "raw", reason });
         }
-        let key = match key_columns.is_empty() {
+        let key = match keys.columns.is_empty() {
             true => None,
-            false => Some((key_format(options, key_columns.len())?, Part::new(schema, key_columns, prefix))),
+            false => {
+                let part = Part::new(schema, keys.columns.clone(), |name| keys.name(name).to_owned());
+                Some((key_format(options, keys.columns.len())?, part))
+            }
         };
         let encoder = Encoder { topic: topic.to_owned(), form, format, value, key };
         Ok(KafkaSinkSpec { encoder, transactional_prefix: transactional_prefix(options)? })
@@ -176,8 +175,10 @@ fn check_sink_options(options: &Options) -> Result<()> {
         ));
     }
     let written = "json.timestamp-format.standard";
-    if let Some(value) = options.get(written).filter(|value| *value != "SQL") {
-        return Err(options.invalid(written, value, "SQL: a sink writes 2026-05-01 09:00:00"));
+    for part in [options.of_value(), options.of_key()] {
+        if let Some(value) = part.get(written).filter(|value| *value != "SQL") {
+            return Err(options.invalid(written, value, "SQL: a sink writes 2026-05-01 09:00:00"));
+        }
     }
     Ok(())
 }
@@ -200,7 +201,7 @@ fn form(options: &Options) -> Result<(Form, RowFormat)> {
     Ok(match options.format() {
         "json" => (rows, RowFormat::Json),
         "csv" => {
-            csv::check_plain(options)?;
+            csv::check_plain(&options.of_value())?;
             (rows, RowFormat::Csv)
         }
         "raw" if !upsert => (rows, RowFormat::Raw),
@@ -213,35 +214,28 @@ fn form(options: &Options) -> Result<(Form, RowFormat)> {
         }
     })
 }
-/// The columns of the messages' key.
-fn key_columns(options: &Options, schema: &Schema, key: &[usize], form: Form) -> Result<Vec<usize>> {
-    let option = "key.fields";
-    let Some(fields) = options.get(option) else { return Ok(key.to_vec()) };
-    let mut columns = Vec::new();
-    for name in fields.split(';').map(str::trim).filter(|name| !name.is_empty()) {
-        let names = || schema.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
-        let unknown = || options.invalid(option, fields, &format!("columns of the table, as in a;b: {}", names()));
-        columns.push(schema.index_of(name).ok_or_else(unknown)?);
-    }
-    let same = columns.iter().collect::<BTreeSet<_>>() == key.iter().collect::<BTreeSet<_>>();
-    match form {
-        Form::Append => Ok(columns),
-        Form::Upsert if !same => Err(options.invalid(option, fields, "the columns of the PRIMARY KEY, or nothing")),
-        // Else the images of one row would lie in two partitions, in no order.
-        Form::Debezium | Form::Changelog if !columns.iter().all(|column| key.contains(column)) => Err(options.invalid(
-            option,
+/// Changes of one row have to lie in one partition, or they are in no order.
+fn check_order(options: &Options, keys: &KeyColumns, primary_key: &[usize], form: Form) -> Result<()> {
+    let images = matches!(form, Form::Debezium | Form::Changelog);
+    match options.get("key.fields") {
+        Some(fields) if images && !keys.columns.iter().all(|column| primary_key.contains(column)) => Err(options.invalid(
+            "key.fields",
             fields,
             "columns of the PRIMARY KEY: others change, and order is kept within a key only",
         )),
-        _ => Ok(columns),
+        _ => Ok(()),
     }
 }
 fn key_format(options: &Options, columns: usize) -> Result<KeyFormat> {
     match options.get("key.format") {
         Some("json" | "debezium-json") => Ok(KeyFormat::Object),
+        Some("csv") => {
+            csv::check_plain(&options.of_key())?;
+            Ok(KeyFormat::Csv)
+        }
         None if columns > 1 => Ok(KeyFormat::Object),
-        None | Some("raw" | "csv") if columns == 1 => Ok(KeyFormat::Text),
-        Some(value @ ("raw" | "csv")) => Err(options.invalid("key.format", value, "json: the key has several columns")),
+        None | Some("raw") if columns == 1 => Ok(KeyFormat::Text),
+        Some(value @ "raw") => Err(options.invalid("key.format", value, "json or csv: the key has several columns")),
         name => {
             let name = name.unwrap_or_default().to_owned();
             Err(Error::UnknownFormat { name, known: "json, raw, csv for keys".to_owned() })
@@ -274,5 +268,7 @@ impl ChangeSink for KafkaSink {
     }
 }
 
+#[cfg(test)]
+mod round_trip;
 #[cfg(test)]
 mod tests;

@@ -76,8 +76,13 @@ fn row_kinds() {
     ];
     let options = [("value.format", "changelog-json"), ("key.format", "json")];
     assert_eq!(messages(&[0], &options), expected);
-    let prefixed = [("format", "changelog-json"), ("key.format", "json"), ("key.fields-prefix", "i")];
-    assert!(messages(&[0], &prefixed)[0].starts_with(r#"{"d":1} {"op""#));
+    let prefixed = [
+        ("format", "changelog-json"),
+        ("key.format", "json"),
+        ("key.fields-prefix", "i"),
+        ("value.fields-include", "EXCEPT_KEY"),
+    ];
+    assert!(messages(&[0], &prefixed)[0].starts_with(r#"{"d":1} {"op":"+I","tick":7,"row":{"name""#));
 }
 #[test]
 fn rows_alone() {
