@@ -10,6 +10,7 @@
 //! | `external` | external functions against a small HTTP server |
 //! | `mission` | the statements that the documents behind the project print, where they are there |
 //! | `loading` | COPY INTO, REPAIR TABLE, pipes |
+//! | `shared_keys` | sinks whose key several rows share |
 //! | `statements` | what statements say on stderr |
 //! | `retention` | streams, rows that leave with age, the pace of a replay, the limit of joins without equality |
 //! | `explain_analyze` | the rows and failures of every operator |
@@ -55,5 +56,7 @@ mod recording;
 mod replay;
 #[path = "end_to_end/retention.rs"]
 mod retention;
+#[path = "end_to_end/shared_keys.rs"]
+mod shared_keys;
 #[path = "end_to_end/statements.rs"]
 mod statements;

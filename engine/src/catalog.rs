@@ -122,6 +122,8 @@ pub(crate) struct View {
     pub(crate) plan: Plan,
     /// A set of columns that is unique; empty where none is known.
     pub(crate) key: Vec<usize>,
+    /// Whether it has at most one row.
+    pub(crate) single_row: bool,
     pub(crate) stamp: Option<usize>,
     /// What it asks of external functions.
     pub(crate) calls: Vec<CallSite>,
@@ -418,6 +420,7 @@ impl TableInfo for Catalog {
             schema: schema.clone(),
             arranged: entry.kept.is_some() && !primary_key.is_empty(),
             primary_key,
+            single_row: matches!(&entry.kind, Kind::Dynamic(view) if view.single_row),
             append_only,
             retained: !entry.is_stream(),
             bounded,

@@ -66,6 +66,8 @@ pub struct Engine {
     pub(crate) read_later: BTreeSet<String>,
     /// Those that are to be analysed: of a dynamic table what is behind it is read too.
     pub(crate) analyzed_later: BTreeSet<String>,
+    /// What the script inserts into, by object name, a statement at a time.
+    pub(crate) inserts: Vec<String>,
     random: u64,
 }
 
@@ -112,6 +114,7 @@ impl Engine {
             figures: Figures::default(),
             read_later: BTreeSet::new(),
             analyzed_later: BTreeSet::new(),
+            inserts: Vec::new(),
             random: if let Evaluation::Chopped(seed) = options.evaluation { seed } else { 0 },
             options,
         })
@@ -152,6 +155,7 @@ impl Engine {
     /// The first statement that fails.
     pub fn run_statements(&mut self, text: &str, file: &str) -> Result<()> {
         let statements = self.parse(text).map_err(|error| error.in_file(file))?;
+        self.inserts = statements.iter().flat_map(|statement| inserts_of(&statement.node)).collect();
         for (index, statement) in statements.iter().enumerate() {
             if self.stopped() {
                 return Ok(());
@@ -174,6 +178,7 @@ impl Engine {
     /// The first statement that cannot be planned.
     pub fn explain_script(&mut self, text: &str, file: &str) -> Result<()> {
         let statements = self.parse(text).map_err(|error| error.in_file(file))?;
+        self.inserts = statements.iter().flat_map(|statement| inserts_of(&statement.node)).collect();
         for statement in &statements {
             self.explain_statement(statement).map_err(|e| e.in_statement(file, (statement.line, statement.column)))?;
         }
@@ -337,6 +342,16 @@ fn reads_of(statement: &Statement) -> BTreeSet<String> {
         _ => {}
     }
     names
+}
+
+/// The names that a statement inserts into as long as the job runs, by object name.
+fn inserts_of(statement: &Statement) -> Vec<String> {
+    match statement {
+        Statement::Insert(insert) => vec![insert.table.object().to_string()],
+        Statement::CreatePipe(create) => vec![create.copy.table.object().to_string()],
+        Statement::StatementSet(statements) => statements.iter().flat_map(|s| inserts_of(&s.node)).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn rows(count: usize) -> String {
