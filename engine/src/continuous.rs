@@ -9,7 +9,7 @@ use deltaworks_connectors::sink::SinkSpec;
 use deltaworks_operators::merge::Engine as MergeEngine;
 use deltaworks_sql::expr::ScalarExpr;
 use deltaworks_sql::lower::one_per_key;
-use deltaworks_sql::parser::{Insert, Name, Spanned, Statement};
+use deltaworks_sql::parser::{ColumnName, Insert, Name, Spanned, Statement};
 use deltaworks_sql::plan::{Node, Plan};
 use deltaworks_sql::render::check_lookups;
 use deltaworks_sql::session::Session;
@@ -197,7 +197,7 @@ pub(crate) fn is_sink_by_key(table: &Table) -> Result<bool> {
 }
 /// The plan with columns as the target has them: in place or by the listed names, cast, missing ones NULL, computed ones
 /// computed.
-fn into_table(plan: Plan, table: &Table, listed: &[String], session: &Session) -> Result<Plan> {
+fn into_table(plan: Plan, table: &Table, listed: &[ColumnName], session: &Session) -> Result<Plan> {
     let given = plan.schema.len();
     let places = table.places_for(listed, given)?;
     let mut delivered = Vec::new();

@@ -66,7 +66,7 @@ impl Engine {
         rewrite(&mut *query)?;
         let names = self.check_reads(body)?;
         let plan = self.session.logical_plan(&query)?;
-        let Answered { mut result, .. } = self.run(plan, &names)?;
+        let Answered { mut result, .. } = self.run(plan, &names).map_err(|error| error.in_query(&body.query))?;
         if query.order_by.is_none() {
             result.rows.sort();
         }

@@ -15,7 +15,7 @@ use deltaworks_sql::session::Session;
 
 use crate::bench::{Figures, Measuring};
 use crate::calls::Calls;
-use crate::catalog::{self, Catalog, Kind};
+use crate::catalog::{self, Catalog, Kind, counted};
 use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::options::{ClockMode, Evaluation, Options};
@@ -226,7 +226,7 @@ impl Engine {
             Statement::Insert(insert) if self.is_continuous_insert(insert) => self.insert_continuously(insert),
             Statement::Insert(insert) => {
                 let count = self.insert_once(insert)?;
-                let rows = rows(count);
+                let rows = counted(count, "row");
                 self.say(&format!("one-shot insert into {}: {rows}", insert.table));
                 Ok(())
             }
@@ -290,7 +290,7 @@ impl Engine {
         }
     }
     fn report(&mut self, count: usize, what: &str) {
-        let rows = rows(count);
+        let rows = counted(count, "row");
         self.say(&format!("{rows} {what}"));
     }
     pub(crate) fn print(&mut self, result: &ResultSet) -> Result<()> {
@@ -354,9 +354,6 @@ fn inserts_of(statement: &Statement) -> Vec<String> {
     }
 }
 
-fn rows(count: usize) -> String {
-    format!("{count} {}", if count == 1 { "row" } else { "rows" })
-}
 /// The names that a statement analyses.
 fn analyzed_by(statement: &Statement) -> BTreeSet<String> {
     match statement {

@@ -149,7 +149,7 @@ mod tests {
         check(
             "SELECT COUNT(DISTINCT v.c, a) FROM (SELECT * FROM READ_KAFKA('b', 't')) t LATERAL VIEW EXPLODE(ids) v AS c",
             "SELECT COUNT(DISTINCT CASE WHEN t.c IS NOT NULL AND a IS NOT NULL THEN named_struct('c0', t.c, 'c1', a) END) \
-             FROM (SELECT *, unnest(ids) AS c FROM (SELECT * FROM read_kafka$1 AS read_kafka) t) AS t",
+             AS \"COUNT(DISTINCT t.c, a)\" FROM (SELECT *, unnest(ids) AS c FROM (SELECT * FROM read_kafka$1 AS read_kafka) t) AS t",
         );
     }
 }
