@@ -11,6 +11,7 @@
 //! | `mission` | the statements that the documents behind the project print, where they are there |
 //! | `letters` | how long dead letters are kept, and what reads them |
 //! | `loading` | COPY INTO, REPAIR TABLE, pipes |
+//! | `shared_keys` | sinks whose key several rows share |
 //! | `statements` | what statements say on stderr |
 //! | `retention` | streams, rows that leave with age, the pace of a replay, the limit of joins without equality |
 //! | `explain_analyze` | the rows and failures of every operator |
@@ -67,5 +68,7 @@ mod recording;
 mod replay;
 #[path = "end_to_end/retention.rs"]
 mod retention;
+#[path = "end_to_end/shared_keys.rs"]
+mod shared_keys;
 #[path = "end_to_end/statements.rs"]
 mod statements;

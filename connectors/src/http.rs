@@ -163,7 +163,7 @@ impl HttpFunction {
             };
             tries += 1;
             if tries > self.endpoint.retries {
-                break format!("{reason}, after {tries} tries");
+                break format!("{reason}, after {tries} {}", if tries == 1 { "try" } else { "tries" });
             }
             if !wait(pause, stop) {
                 break format!("{reason}, and the run was stopped");

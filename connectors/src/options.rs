@@ -173,6 +173,20 @@ impl Options {
             }),
         }
     }
+    /// Checks that every option is one of a format, as those of COPY INTO are.
+    ///
+    /// # Errors
+    /// Names the option, and those that there are.
+    pub fn check_format(&self) -> Result<()> {
+        match self.values.keys().find(|name| !FORMAT_OPTIONS.iter().any(|pattern| matches(pattern, name))) {
+            None => Ok(()),
+            Some(name) => Err(Error::UnknownOption {
+                name: name.clone(),
+                connector: "filesystem".to_owned(),
+                known: FORMAT_OPTIONS.join(", "),
+            }),
+        }
+    }
     /// The error of a value that an option cannot have; a secret is masked.
     pub fn invalid(&self, name: &str, value: &str, expected: &str) -> Error {
         let value = format!("\"{}\"", masked(name, value));
@@ -256,6 +270,8 @@ mod tests {
         let error = Options::new([("connector", "kafkaa")]).check().expect_err("an unknown connector");
         assert_eq!(error.to_string(), "unknown connector \"kafkaa\"");
         assert_eq!(error.help(), "connectors are kafka, upsert-kafka, filesystem, stdout, print, blackhole");
+        let error = Options::new([("header", "true"), ("heading", "true")]).check_format().expect_err("an unknown option");
+        assert_eq!(error.to_string(), "unknown option \"heading\" of connector \"filesystem\"");
         let kafka = [
             ("connector", "kafka"),
             ("topic", "event"),

@@ -149,6 +149,10 @@ impl SinkSpec {
         let rows = matches!(self.format, SinkFormat::Json | SinkFormat::Csv { .. } | SinkFormat::Raw);
         rows && matches!(self.target, SinkTarget::File(_))
     }
+    /// Whether rows can be taken back; else it takes inserts only.
+    pub fn takes_retractions(&self) -> bool {
+        self.snapshot || matches!(self.format, SinkFormat::ChangelogJson | SinkFormat::UpsertJson)
+    }
     /// A sink of known parts, e.g. the file that stands for a topic in a replay.
     ///
     /// # Errors

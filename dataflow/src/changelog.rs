@@ -44,15 +44,16 @@ pub struct Changes {
     pub tick: Time,
     /// The changes, by key in encoded order; an update is two entries, old image first.
     pub entries: Vec<(RowKind, Row)>,
-    /// Rows that shared a key with another row of the view and were left out; see [`Changelog`].
-    pub conflicts: u64,
+    /// The keys of which several rows were added, and how many of those were left out; see [`Changelog`].
+    pub conflicts: Vec<(Row, Diff)>,
 }
 
 /// Turns the consolidated updates of a tick into row kinds.
 ///
 /// `key` names the columns that identify a row for the sink; empty means that rows have no key, and every update is `+I` or
-/// `-D`, as often as its diff says. If a tick would add several rows of one key, the first in encoded-row order is sent and
-/// the others are counted in [`Changes::conflicts`].
+/// `-D`, as often as its diff says. A view that is written by key has one row of each; see `one_per_key` of the planner. Only where
+/// rows are never taken back may a tick add several rows of one key: the first in encoded-row order is sent and the others are
+/// counted in [`Changes::conflicts`].
 #[derive(Clone, Debug)]
 pub struct Changelog {
     key: Vec<usize>,
@@ -88,6 +89,9 @@ impl Changelog {
             while let Some((_, row, diff)) = rest.next_if(|next| next.0 == key) {
                 group.add(row, diff);
             }
+            if group.more > 0 {
+                changes.conflicts.push((key, group.more));
+            }
             changes.push(group);
         }
         changes
@@ -100,7 +104,7 @@ struct Group {
     old: Option<Row>,
     new: Option<Row>,
     /// Rows that were added beside the first.
-    more: u64,
+    more: Diff,
 }
 impl Group {
     fn add(&mut self, row: Row, diff: Diff) {
@@ -108,9 +112,9 @@ impl Group {
             self.old.get_or_insert(row);
         } else if self.new.is_none() {
             self.new = Some(row);
-            self.more = diff.unsigned_abs() - 1;
+            self.more = diff - 1;
         } else {
-            self.more += diff.unsigned_abs();
+            self.more += diff;
         }
     }
 }
@@ -126,7 +130,6 @@ impl Changes {
             (None, Some(new)) => self.entries.push((RowKind::Insert, new)),
             (None, None) => {}
         }
-        self.conflicts += group.more;
     }
 }
 fn keyless(tick: Time, updates: Vec<(Row, Diff)>) -> Changes {
@@ -137,7 +140,7 @@ fn keyless(tick: Time, updates: Vec<(Row, Diff)>) -> Changes {
             entries.push((kind, row.clone()));
         }
     }
-    Changes { tick, entries, conflicts: 0 }
+    Changes { tick, entries, conflicts: Vec::new() }
 }
 
 #[cfg(test)]
@@ -171,7 +174,7 @@ mod tests {
             (RowKind::Insert, row(5, 50)),
         ];
         assert_eq!(changes.entries, expected);
-        assert_eq!(changes.conflicts, 2);
+        assert_eq!(changes.conflicts, vec![(Row::pack([Datum::Int(5)]), 2)]);
     }
 
     #[test]

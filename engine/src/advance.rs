@@ -9,14 +9,16 @@ use deltaworks_connectors::kafka::sink::is_kafka;
 use deltaworks_connectors::kafka::{Caller, Connection, Form, KafkaSinkSpec};
 use deltaworks_connectors::options::Options as ConnectorOptions;
 use deltaworks_connectors::sink::{ChangeSink, SinkFormat, SinkSpec, SinkTarget};
-use deltaworks_dataflow::Time;
 use deltaworks_dataflow::host::{InputBatch, InputId};
+use deltaworks_dataflow::{Schema, Time};
 use deltaworks_sql::render::EXPIRED;
 
 use crate::bench::Measuring;
 use crate::catalog::{Catalog, Entry, Kind, Table, owner};
+use crate::continuous::is_sink_by_key;
 use crate::error::EngineError;
 use crate::install;
+use crate::merge::described;
 use crate::options::Evaluation;
 use crate::query::short;
 use crate::script::Engine;
@@ -170,7 +172,9 @@ impl Engine {
         let at = |error: EngineError| error.in_column(entry.position.0, entry.position.1);
         self.check_one_writer(name, connector).map_err(at)?;
         let writer = self.writer(table, connector).map_err(at)?;
-        self.sinks.insert(name.to_string(), OpenSink::new(name, &table.key, writer));
+        let several = self.options.interactive || self.inserts_into(name) > 1;
+        let several = several && is_sink_by_key(table)?;
+        self.sinks.insert(name.to_string(), OpenSink::new(name, &table.key, several, writer));
         Ok(())
     }
     /// Two sinks of one transactional id would shut each other out.
@@ -197,6 +201,11 @@ impl Engine {
                 "insert into one of them alone, or give each a prefix of its own: a later writer shuts out an earlier one",
             )),
         }
+    }
+    /// How many INSERTs there are into a table, made or still to come.
+    pub(crate) fn inserts_into(&self, name: &str) -> usize {
+        let made = self.catalog.inserts.iter().filter(|insert| insert.target == name).count();
+        made.max(self.inserts.iter().filter(|target| *target == object(name)).count())
     }
     /// A Kafka sink is a file of its changes while a recording is replayed.
     fn writer(&self, table: &Table, connector: &ConnectorOptions) -> Result<Box<dyn ChangeSink>> {
@@ -485,9 +494,12 @@ impl Engine {
             sink.finish()?;
             let table = short(&sink.table);
             lines.push(format!("{} changes written to {table}", sink.entries));
-            if sink.conflicts > 0 {
-                let left_out = "rows shared their key with another row and were left out";
-                lines.push(format!("warning: {} {left_out} of {table}", sink.conflicts));
+            if let (count @ 1.., Some(key)) = (sink.left_out.count(), sink.left_out.first_key()) {
+                let (rows, share, are) =
+                    if count == 1 { ("row", "shares its", "is") } else { ("rows", "share their", "are") };
+                let key = self.catalog.get(&sink.table).map_or(String::new(), |entry| key_text(entry, key));
+                let of_key = format!("{share} key with another row and {are} left out");
+                lines.push(format!("warning: {count} {rows} of {table} {of_key}: first of {key}"));
             }
         }
         lines.extend(self.letters.finish()?);
@@ -537,6 +549,11 @@ impl Engine {
     }
 }
 
+/// The values of a table's key, by name.
+pub(crate) fn key_text(entry: &Entry, key: &[u8]) -> String {
+    let columns = entry.table().map(|table| table.key.iter().map(|place| table.schema.columns[*place].clone()).collect());
+    described(&Schema::new(columns.unwrap_or_default()), key)
+}
 /// A qualified name without its schema.
 fn object(qualified: &str) -> &str {
     qualified.split_once('.').map_or(qualified, |(_, object)| object)

@@ -16,7 +16,7 @@ use deltaworks_sql::explain::growing_table;
 use deltaworks_sql::expr::ScalarExpr;
 use deltaworks_sql::external::{CallSite, ResultsTable};
 use deltaworks_sql::lower::{TableFacts, TableInfo};
-use deltaworks_sql::parser::Name;
+use deltaworks_sql::parser::{ColumnName, Name};
 use deltaworks_sql::plan::{Node, Plan};
 use deltaworks_sql::render::{Kept, MergeSpecification};
 use sqlparser::ast;
@@ -80,23 +80,26 @@ impl Table {
     ///
     /// # Errors
     /// A name that is no such column, or is listed twice.
-    pub(crate) fn places(&self, listed: &[String]) -> Result<Vec<usize>, EngineError> {
+    pub(crate) fn places(&self, listed: &[ColumnName]) -> Result<Vec<usize>, EngineError> {
         let fillable = self.fillable();
         if listed.is_empty() {
             return Ok(fillable);
         }
         let help = || columns_help(&Schema::new(fillable.iter().map(|c| self.schema.columns[*c].clone()).collect()));
         let mut places = Vec::with_capacity(listed.len());
-        for name in listed {
+        for ColumnName { name, position } in listed {
+            let error =
+                |message: String, help: String| EngineError::new(message, help).in_column(position.line, position.column);
             if self.number.is_some_and(|number| self.schema.columns[number].name == *name) {
-                let message = format!("column \"{name}\" is AUTO_INCREMENT: the table gives its numbers itself");
-                return Err(EngineError::new(message, help()));
+                return Err(error(
+                    format!("column \"{name}\" is AUTO_INCREMENT: the table gives its numbers itself"),
+                    help(),
+                ));
             }
             let place = self.schema.index_of(name).filter(|place| fillable.contains(place));
-            let place =
-                place.ok_or_else(|| EngineError::new(format!("column \"{name}\" cannot be inserted into"), help()))?;
+            let place = place.ok_or_else(|| error(format!("column \"{name}\" cannot be inserted into"), help()))?;
             if places.contains(&place) {
-                return Err(EngineError::new(format!("column \"{name}\" is listed twice"), "list it once"));
+                return Err(error(format!("column \"{name}\" is listed twice"), "list it once".into()));
             }
             places.push(place);
         }
@@ -106,16 +109,21 @@ impl Table {
     ///
     /// # Errors
     /// As [`places`](Self::places), and another number of values.
-    pub(crate) fn places_for(&self, listed: &[String], given: usize) -> Result<Vec<usize>, EngineError> {
+    pub(crate) fn places_for(&self, listed: &[ColumnName], given: usize) -> Result<Vec<usize>, EngineError> {
         let places = self.places(listed)?;
         if places.len() != given {
             return Err(EngineError::new(
-                format!("INSERT has {given} values for {} columns", places.len()),
+                format!("INSERT has {} for {}", counted(given, "value"), counted(places.len(), "column")),
                 columns_help(&Schema::new(places.iter().map(|p| self.schema.columns[*p].clone()).collect())),
             ));
         }
         Ok(places)
     }
+}
+
+/// `1 row`, `2 rows`.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A dynamic table.
@@ -125,6 +133,8 @@ pub(crate) struct View {
     pub(crate) plan: Plan,
     /// A set of columns that is unique; empty where none is known.
     pub(crate) key: Vec<usize>,
+    /// Whether it has at most one row.
+    pub(crate) single_row: bool,
     pub(crate) stamp: Option<usize>,
     /// What it asks of external functions.
     pub(crate) calls: Vec<CallSite>,
@@ -423,6 +433,7 @@ impl TableInfo for Catalog {
             schema: schema.clone(),
             arranged: entry.kept.is_some() && !primary_key.is_empty(),
             primary_key,
+            single_row: matches!(&entry.kind, Kind::Dynamic(view) if view.single_row),
             append_only,
             retained: !entry.is_stream(),
             bounded,

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use deltaworks_connectors::kafka::KafkaSinkSpec;
 use deltaworks_connectors::kafka::sink::is_kafka;
+use deltaworks_connectors::sink::SinkSpec;
 use deltaworks_operators::merge::Engine as MergeEngine;
 use deltaworks_sql::expr::ScalarExpr;
-use deltaworks_sql::parser::{Insert, Name, Spanned, Statement};
+use deltaworks_sql::lower::one_per_key;
+use deltaworks_sql::parser::{ColumnName, Insert, Name, Spanned, Statement};
 use deltaworks_sql::plan::{Node, Plan};
 use deltaworks_sql::render::check_lookups;
 use deltaworks_sql::session::Session;
 
-use crate::catalog::{self, Catalog, InsertKind, Table};
+use crate::catalog::{self, Catalog, Entry, InsertKind, Table};
 use crate::create;
 use crate::error::EngineError;
 use crate::query::{RowsFor, short, take_stamp};
@@ -84,7 +86,7 @@ impl Engine {
         }
         self.check_retractions(&insert.table, &table, &continuous.plan)?;
         self.check_topic(&insert.table, &table, &continuous.plan)?;
-        let plan = continuous.plan;
+        let plan = self.before_sink(continuous.plan, &table)?;
         let mut reads = BTreeSet::new();
         Catalog::reads(&plan, &mut reads);
         self.check_streams_ahead(&reads)?;
@@ -107,6 +109,17 @@ impl Engine {
             stopped: Arc::default(),
         });
         self.install_over_installed(&name, &reads)
+    }
+    /// The plan of a query that writes the table: for a sink by key, with one row of each key.
+    fn before_sink(&self, plan: Plan, table: &Table) -> Result<Plan> {
+        Ok(if is_sink_by_key(table)? { one_per_key(plan, &table.key, &self.catalog) } else { plan })
+    }
+    /// The plan of an INSERT's query for EXPLAIN: with what stands before the sink, where something does.
+    pub(crate) fn explained_insert(&self, plan: Plan, insert: &Insert) -> Result<Plan> {
+        let entry = self.catalog.get(&self.catalog.qualify(&insert.table));
+        let Some(table) = entry.and_then(Entry::table).filter(|table| table.connector.is_some()) else { return Ok(plan) };
+        let whole = self.before_sink(into_table(plan.clone(), table, &insert.columns, &self.session)?, table)?;
+        Ok(if matches!(&whole.node, Node::TopK(top_k) if top_k.before_sink) { whole } else { plan })
     }
     /// Whether what the query takes back can be taken back from the table.
     fn check_retractions(&self, name: &Name, table: &Table, plan: &Plan) -> Result<()> {
@@ -180,9 +193,17 @@ impl Engine {
     }
 }
 
+/// Whether a sink has one row of each key: what writes rows alone cannot take one back for another.
+pub(crate) fn is_sink_by_key(table: &Table) -> Result<bool> {
+    let Some(connector) = table.connector.as_ref().filter(|_| !table.key.is_empty()) else { return Ok(false) };
+    Ok(match is_kafka(connector) {
+        true => KafkaSinkSpec::from_options(connector, &table.schema, &table.key)?.takes_retractions(),
+        false => SinkSpec::from_options(connector, &table.schema, &table.key)?.takes_retractions(),
+    })
+}
 /// The plan with columns as the target has them: in place or by the listed names, cast, missing ones NULL, computed ones
 /// computed.
-fn into_table(plan: Plan, table: &Table, listed: &[String], session: &Session) -> Result<Plan> {
+fn into_table(plan: Plan, table: &Table, listed: &[ColumnName], session: &Session) -> Result<Plan> {
     let given = plan.schema.len();
     let places = table.places_for(listed, given)?;
     let mut delivered = Vec::new();

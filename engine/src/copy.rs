@@ -165,6 +165,7 @@ pub(crate) fn file_format(table: &Table, places: &[usize], files: &CopyFiles) ->
     let format = Format::from_name(files.format.as_deref().unwrap_or("csv"))?;
     let mut table_format = TableFormat::new(format, schema, key);
     table_format.options = ConnectorOptions::new(files.options.iter());
+    table_format.options.check_format()?;
     Ok(table_format)
 }
 fn read_all(mut source: FileSource, format: &TableFormat) -> Result<(Vec<Row>, Vec<DeadLetter>)> {

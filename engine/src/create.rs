@@ -422,13 +422,36 @@ fn aggregated(options: &ConnectorOptions, key: &[usize], schema: &Schema) -> Res
                 EngineError::new(
                     format!("option \"{option}\": there is no aggregate \"{}\"", options.get(&option).unwrap_or_default()),
                     "known are sum, count, avg, min, max, last_value, last_non_null_value, first_value, \
-                     first_non_null_value, bool_and and bool_or",
+                     first_non_null_value, bool_and, bool_or and bitmap",
                 )
             })?
         };
+        check_aggregated(aggregate, column)?;
         columns.push(AggregatedColumn { aggregate, data_type: column.data_type.clone() });
     }
     Ok(columns)
+}
+/// An aggregate of a column is a value of the column's own type.
+fn check_aggregated(aggregate: ColumnAggregate, column: &Column) -> Result<()> {
+    use DataType::{BigInt, Decimal, Double, Float, Int, IntervalDay, IntervalMonth, SmallInt, TinyInt};
+    let data_type = &column.data_type;
+    let is_whole = matches!(data_type, TinyInt | SmallInt | Int | BigInt);
+    let is_number = is_whole || matches!(data_type, Float | Double | Decimal { .. } | IntervalDay | IntervalMonth);
+    let (fits, wanted) = match aggregate {
+        ColumnAggregate::Sum | ColumnAggregate::Avg => (is_number, "a number"),
+        ColumnAggregate::Count => (is_whole, "an integer, as BIGINT"),
+        ColumnAggregate::BoolAnd | ColumnAggregate::BoolOr => (*data_type == DataType::Boolean, "BOOLEAN"),
+        ColumnAggregate::Bitmap => (*data_type == DataType::Bitmap, "BITMAP"),
+        ColumnAggregate::Min | ColumnAggregate::Max => (*data_type != DataType::Bitmap, "of a type that has an order"),
+        _ => return Ok(()),
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(EngineError::new(
+        format!("option \"fields.{0}.agg\": column \"{0}\" of type {data_type} has no such aggregate", column.name),
+        format!("the column has to be {wanted}"),
+    ))
 }
 fn column_aggregate(name: &str) -> Option<ColumnAggregate> {
     Some(match name {
@@ -443,6 +466,7 @@ fn column_aggregate(name: &str) -> Option<ColumnAggregate> {
         "first_non_null_value" => ColumnAggregate::FirstNonNull,
         "bool_and" => ColumnAggregate::BoolAnd,
         "bool_or" => ColumnAggregate::BoolOr,
+        "bitmap" => ColumnAggregate::Bitmap,
         _ => return None,
     })
 }

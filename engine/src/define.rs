@@ -159,10 +159,12 @@ impl Engine {
         }
         check_column_names(&schema)?;
         let smallest = unique_columns(&continuous.plan, &self.catalog).into_iter().min_by_key(BTreeSet::len);
+        let single_row = smallest.as_ref().is_some_and(BTreeSet::is_empty);
         let key = smallest.unwrap_or_default().into_iter().filter(|c| Some(*c) != continuous.stamp).collect();
         let view = View {
             schema,
             key,
+            single_row,
             append_only: false,
             in_chunks: continuous.in_chunks,
             stamp: continuous.stamp,

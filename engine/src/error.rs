@@ -2,6 +2,9 @@
 
 use deltaworks_dataflow::host::HostError;
 use deltaworks_sql::error::SqlError;
+use deltaworks_sql::parser::place_of;
+use sqlparser::ast::{ObjectName, Query, Spanned};
+use sqlparser::tokenizer::Location;
 use std::fmt;
 
 /// An error that ends a run. Prints as `<file>:<line>:<column>: <what>`.
@@ -30,6 +33,22 @@ impl EngineError {
     pub(crate) fn in_column(mut self, line: usize, column: usize) -> Self {
         self.position.get_or_insert((line, column));
         self
+    }
+    /// The same error at a name of the script.
+    pub(crate) fn at_name(self, name: &ObjectName) -> Self {
+        match name.span().start {
+            Location { line: 0, .. } => self,
+            Location { line, column } => self.in_column(line as usize, column as usize),
+        }
+    }
+    /// The same error, where it has no place, at the first thing it names that stands in a query.
+    pub(crate) fn in_query(self, query: &Query) -> Self {
+        // Names stand in double quotes.
+        let place = self.message.split('"').skip(1).step_by(2).find_map(|name| place_of(query, name));
+        match place {
+            Some(at) => self.in_column(at.line, at.column),
+            None => self,
+        }
     }
     /// The same error in a file, where it has a place.
     pub(crate) fn in_file(mut self, file: &str) -> Self {

@@ -71,6 +71,7 @@ impl Engine {
             plan: Plan::new(node, one_ids.clone()),
             schema: one_ids,
             key: vec![0],
+            single_row: false,
             append_only: false,
             in_chunks: Vec::new(),
             stamp: None,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
 use deltaworks_dataflow::host::{Build, Host};
+use deltaworks_dataflow::{Diff, Row, Time};
 use deltaworks_sql::external::CallSite;
 use deltaworks_sql::plan::{Node, Plan};
 use deltaworks_sql::render::{InsertTarget, Kept, Renderer, TableSpec};
@@ -99,17 +100,21 @@ impl Installation {
                 Step::Ask { name, site, desk } => {
                     renderer.begin(name);
                     let (name, function, desk) = (name.clone(), site.function.clone(), desk.clone());
-                    renderer.sink(&site.arguments, None, "Ask", move |_, updates| desk.take(&function, &name, updates));
+                    let ask = move |_, updates| desk.take(&function, &name, updates);
+                    renderer.sink(&site.arguments, None, "Ask", ask, |_, _| {});
                 }
                 Step::Sink { name, plan, stamp, sink, stopped } => {
                     renderer.begin(name);
-                    let (sink, stopped) = (sink.clone(), Arc::clone(stopped));
-                    renderer.sink(plan, *stamp, "Sink", move |tick, updates| {
-                        if !stopped.load(Ordering::SeqCst) {
-                            // Nobody takes it any more where the sink's table was dropped.
-                            drop(sink.send((tick, updates)));
+                    let hand_on = |gathered: fn(Time, Vec<(Row, Diff)>) -> Gathered| {
+                        let (sink, stopped) = (sink.clone(), Arc::clone(stopped));
+                        move |tick, updates| {
+                            if !stopped.load(Ordering::SeqCst) {
+                                // Nobody takes it any more where the sink's table was dropped.
+                                drop(sink.send(gathered(tick, updates)));
+                            }
                         }
-                    });
+                    };
+                    renderer.sink(plan, *stamp, "Sink", hand_on(Gathered::Rows), hand_on(Gathered::LeftOut));
                 }
                 Step::Feed { table, plan, target, stamp } => {
                     renderer.begin(table.rsplit_once('#').map_or(table, |(name, _)| name));

@@ -58,7 +58,7 @@ impl Writer {
             Writer::Topic(topic) => letters.iter().try_for_each(|(_, letter)| topic.send(short(table), letter))?,
             Writer::File(file, _) => {
                 let entries = letters.iter().map(|(seen_at, letter)| (RowKind::Insert, letter.to_row(*seen_at))).collect();
-                file.write(&Changes { tick, entries, conflicts: 0 })?;
+                file.write(&Changes { tick, entries, conflicts: Vec::new() })?;
             }
         }
         Ok(())

@@ -59,6 +59,7 @@ mod reader;
 mod record;
 mod repair;
 mod script;
+mod shared_keys;
 mod show;
 mod sinks;
 mod snapshot;

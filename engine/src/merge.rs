@@ -11,8 +11,8 @@ pub(crate) use once::described;
 use std::collections::BTreeMap;
 
 use deltaworks_operators::merge::Engine as MergeEngine;
-use deltaworks_sql::parser::{Name, fold, rewrite};
-use sqlparser::ast;
+use deltaworks_sql::parser::{ColumnName, Name, fold, rewrite};
+use sqlparser::ast::{self, Spanned as _};
 
 use crate::catalog::Table;
 use crate::error::EngineError;
@@ -187,7 +187,11 @@ fn inserted(insert: &ast::MergeInsertExpr, table: &Table) -> Result<BTreeMap<usi
     let [row] = &values.rows[..] else {
         return Err(EngineError::new("MERGE inserts one row per source row", "write VALUES once, with one row"));
     };
-    let listed: Vec<String> = insert.columns.iter().map(|name| Name::from(name).object().to_string()).collect();
+    let column = |name: &ast::ObjectName| ColumnName {
+        name: Name::from(name).object().to_string(),
+        position: name.span().start.into(),
+    };
+    let listed: Vec<ColumnName> = insert.columns.iter().map(column).collect();
     let places = table.places_for(&listed, row.content.len())?;
     Ok(places.into_iter().zip(row.content.iter().cloned()).collect())
 }

@@ -21,6 +21,7 @@ use deltaworks_sql::session::{Answer, ClockReading};
 
 use crate::analyze::by_line;
 use crate::catalog::{Catalog, Entry, Kind};
+use crate::continuous::is_sink_by_key;
 use crate::error::EngineError;
 use crate::external::check_placed;
 use crate::identity::one_ids_of_links;
@@ -65,7 +66,7 @@ impl Engine {
         rewrite(&mut *query)?;
         let names = self.check_reads(body)?;
         let plan = self.session.logical_plan(&query)?;
-        let Answered { mut result, .. } = self.run(plan, &names)?;
+        let Answered { mut result, .. } = self.run(plan, &names).map_err(|error| error.in_query(&body.query))?;
         if query.order_by.is_none() {
             result.rows.sort();
         }
@@ -321,6 +322,9 @@ impl Engine {
             _ => RowsFor::Others,
         };
         let mut plan = self.continuous(body, rows_for)?.plan;
+        if let Statement::Insert(insert) = &statement.node {
+            plan = self.explained_insert(plan, insert)?;
+        }
         let view = if analyze { self.view_behind(&plan) } else { None };
         let view = view.map(|(name, behind)| {
             plan = behind;
@@ -349,6 +353,12 @@ impl Engine {
                 false => "one-shot: the insert runs once, over what is there",
             }
             .into();
+            let by_key = sink.and_then(Entry::table).map_or(Ok(false), is_sink_by_key)?;
+            if by_key && self.inserts_into(&self.catalog.qualify(&insert.table)) > 1 {
+                first
+                    .reason
+                    .push_str("; of rows of one key that several INSERTs bring the first in encoded-row order is sent");
+            }
         }
         let measured = nodes.map(|nodes| by_line(&lines, &nodes));
         Ok(explained(&lines, measured.as_deref()))

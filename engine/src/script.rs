@@ -15,7 +15,7 @@ use deltaworks_sql::session::Session;
 
 use crate::bench::{Figures, Measuring};
 use crate::calls::Calls;
-use crate::catalog::{self, Catalog, Kind};
+use crate::catalog::{self, Catalog, Kind, counted};
 use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::letters::LetterTopics;
@@ -72,6 +72,8 @@ pub struct Engine {
     pub(crate) read_later: BTreeSet<String>,
     /// Those that are to be analysed: of a dynamic table what is behind it is read too.
     pub(crate) analyzed_later: BTreeSet<String>,
+    /// What the script inserts into, by object name, a statement at a time.
+    pub(crate) inserts: Vec<String>,
     random: u64,
 }
 
@@ -123,6 +125,7 @@ impl Engine {
             figures: Figures::default(),
             read_later: BTreeSet::new(),
             analyzed_later: BTreeSet::new(),
+            inserts: Vec::new(),
             random: if let Evaluation::Chopped(seed) = options.evaluation { seed } else { 0 },
             options,
         })
@@ -167,6 +170,7 @@ impl Engine {
     /// The first statement that fails.
     pub fn run_statements(&mut self, text: &str, file: &str) -> Result<()> {
         let statements = self.parse(text).map_err(|error| error.in_file(file))?;
+        self.inserts = statements.iter().flat_map(|statement| inserts_of(&statement.node)).collect();
         for (index, statement) in statements.iter().enumerate() {
             if self.stopped() {
                 return Ok(());
@@ -189,6 +193,7 @@ impl Engine {
     /// The first statement that cannot be planned.
     pub fn explain_script(&mut self, text: &str, file: &str) -> Result<()> {
         let statements = self.parse(text).map_err(|error| error.in_file(file))?;
+        self.inserts = statements.iter().flat_map(|statement| inserts_of(&statement.node)).collect();
         for statement in &statements {
             self.explain_statement(statement).map_err(|e| e.in_statement(file, (statement.line, statement.column)))?;
         }
@@ -236,7 +241,7 @@ impl Engine {
             Statement::Insert(insert) if self.is_continuous_insert(insert) => self.insert_continuously(insert),
             Statement::Insert(insert) => {
                 let count = self.insert_once(insert)?;
-                let rows = rows(count);
+                let rows = counted(count, "row");
                 self.say(&format!("one-shot insert into {}: {rows}", insert.table));
                 Ok(())
             }
@@ -300,7 +305,7 @@ impl Engine {
         }
     }
     fn report(&mut self, count: usize, what: &str) {
-        let rows = rows(count);
+        let rows = counted(count, "row");
         self.say(&format!("{rows} {what}"));
     }
     pub(crate) fn print(&mut self, result: &ResultSet) -> Result<()> {
@@ -354,9 +359,16 @@ fn reads_of(statement: &Statement) -> BTreeSet<String> {
     names
 }
 
-fn rows(count: usize) -> String {
-    format!("{count} {}", if count == 1 { "row" } else { "rows" })
+/// The names that a statement inserts into as long as the job runs, by object name.
+fn inserts_of(statement: &Statement) -> Vec<String> {
+    match statement {
+        Statement::Insert(insert) => vec![insert.table.object().to_string()],
+        Statement::CreatePipe(create) => vec![create.copy.table.object().to_string()],
+        Statement::StatementSet(statements) => statements.iter().flat_map(|s| inserts_of(&s.node)).collect(),
+        _ => Vec::new(),
+    }
 }
+
 /// The names that a statement analyses.
 fn analyzed_by(statement: &Statement) -> BTreeSet<String> {
     match statement {

@@ -7,6 +7,7 @@ use deltaworks_connectors::format::text::ResultSet;
 use deltaworks_dataflow::{Column, DataType, Datum, Diff, Row, Schema};
 use deltaworks_sql::parser::{Name, Show};
 
+use crate::advance::key_text;
 use crate::catalog::{InsertKind, Kind};
 use crate::error::EngineError;
 use crate::query::short;
@@ -150,7 +151,11 @@ impl Engine {
         }
         for sink in self.sinks.values() {
             let what = "rows of a key that another row holds".to_string();
-            lines.entry((short(&sink.table).to_string(), what)).or_default().0 += i64::try_from(sink.conflicts).unwrap_or(0);
+            let line = lines.entry((short(&sink.table).to_string(), what)).or_default();
+            line.0 += sink.left_out.count();
+            if let (Some(entry), Some(key)) = (self.catalog.get(&sink.table), sink.left_out.first_key()) {
+                line.1.push(key_text(entry, key));
+            }
         }
         let columns = [
             ("name", DataType::String),

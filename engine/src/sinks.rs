@@ -10,37 +10,53 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use deltaworks_connectors::sink::ChangeSink;
-use deltaworks_dataflow::changelog::Changelog;
+use deltaworks_dataflow::changelog::{Changelog, Changes};
 use deltaworks_dataflow::{Diff, Row, Time};
 
 use crate::error::EngineError;
+use crate::shared_keys::{Brought, LeftOut};
 
 /// One tick's changes, or a part of them, in no order.
-pub(crate) type Gathered = (Time, Vec<(Row, Diff)>);
+pub(crate) enum Gathered {
+    /// Of the rows.
+    Rows(Time, Vec<(Row, Diff)>),
+    /// Of how many rows are left out, by key.
+    LeftOut(Time, Vec<(Row, Diff)>),
+}
+
+/// What has been gathered of a tick.
+#[derive(Default)]
+struct Waiting {
+    rows: Vec<(Row, Diff)>,
+    left_out: Vec<(Row, Diff)>,
+}
 
 /// A sink that is open, and what it has reported.
 pub(crate) struct OpenSink {
     pub(crate) table: String,
     writer: Box<dyn ChangeSink>,
     changelog: Changelog,
-    /// Rows that shared the sink's key with another and were left out.
-    pub(crate) conflicts: u64,
+    /// Where several INSERTs may bring rows of one key: what they bring.
+    brought: Option<Brought>,
+    pub(crate) left_out: LeftOut,
     pub(crate) entries: u64,
     sender: Sender<Gathered>,
     gathered: Receiver<Gathered>,
-    waiting: BTreeMap<Time, Vec<(Row, Diff)>>,
+    waiting: BTreeMap<Time, Waiting>,
     /// Whether something was written to the epoch.
     in_epoch: bool,
 }
 
 impl OpenSink {
-    pub(crate) fn new(table: &str, key: &[usize], writer: Box<dyn ChangeSink>) -> OpenSink {
+    /// A sink with the key columns `key`. With `several` of INSERTs may come rows of one key.
+    pub(crate) fn new(table: &str, key: &[usize], several: bool, writer: Box<dyn ChangeSink>) -> OpenSink {
         let (sender, gathered) = channel();
         OpenSink {
             table: table.to_string(),
             writer,
             changelog: Changelog::new(key.to_vec()),
-            conflicts: 0,
+            brought: several.then(|| Brought::new(key)),
+            left_out: LeftOut::default(),
             entries: 0,
             sender,
             gathered,
@@ -54,13 +70,15 @@ impl OpenSink {
     }
     /// Writes the changes of all ticks up to `complete`.
     pub(crate) fn write(&mut self, complete: Time) -> Result<(), EngineError> {
-        for (tick, mut updates) in self.gathered.try_iter() {
-            self.waiting.entry(tick).or_default().append(&mut updates);
+        for gathered in self.gathered.try_iter() {
+            match gathered {
+                Gathered::Rows(tick, mut updates) => self.waiting.entry(tick).or_default().rows.append(&mut updates),
+                Gathered::LeftOut(tick, mut updates) => self.waiting.entry(tick).or_default().left_out.append(&mut updates),
+            }
         }
         while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= complete) {
-            let (tick, updates) = first.remove_entry();
-            let changes = self.changelog.changes(tick, updates);
-            self.conflicts += changes.conflicts;
+            let (tick, waiting) = first.remove_entry();
+            let changes = self.changes(tick, waiting);
             self.entries += changes.entries.len() as u64;
             if !changes.entries.is_empty() {
                 self.begin()?;
@@ -71,6 +89,18 @@ impl OpenSink {
             }
         }
         Ok(())
+    }
+    fn changes(&mut self, tick: Time, waiting: Waiting) -> Changes {
+        waiting.left_out.iter().for_each(|(key, rows)| self.left_out.add(key, *rows));
+        let rows = match &mut self.brought {
+            Some(brought) => brought.sent(waiting.rows, &mut self.left_out),
+            None => waiting.rows,
+        };
+        let mut changes = self.changelog.changes(tick, rows);
+        for (key, rows) in changes.conflicts.drain(..) {
+            self.left_out.add_for_good(key, rows);
+        }
+        changes
     }
     fn begin(&mut self) -> Result<(), EngineError> {
         if !self.in_epoch && self.writer.has_epochs() {

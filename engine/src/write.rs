@@ -13,7 +13,7 @@ use deltaworks_dataflow::row::{is_null_field, project, split_field};
 use deltaworks_dataflow::{Command, CommandKind, DataType, Datum, Diff, Position, Row, Schema};
 use deltaworks_operators::merge::{DeleteBehavior, Engine as MergeEngine};
 use deltaworks_sql::expr::{EvalErrors, Evaluator, ExpressionErrors, ScalarExpr};
-use deltaworks_sql::parser::{Body, Insert, Name, Statement, marked_name, parse_script, rewrite};
+use deltaworks_sql::parser::{Body, ColumnName, Insert, Name, Statement, marked_name, parse_script, rewrite};
 use sqlparser::ast;
 
 use crate::catalog::Table;
@@ -88,7 +88,7 @@ impl Engine {
         }
     }
     /// The plan's columns as the table's delivered ones: in place or by the listed names, cast, defaults filled in.
-    pub(crate) fn insert_plan(&mut self, table: &Table, listed: &[String], plan: LogicalPlan) -> Result<LogicalPlan> {
+    pub(crate) fn insert_plan(&mut self, table: &Table, listed: &[ColumnName], plan: LogicalPlan) -> Result<LogicalPlan> {
         let places = table.places_for(listed, plan.schema().fields().len())?;
         let mut expressions = Vec::new();
         for place in &table.delivered {
@@ -299,13 +299,13 @@ pub(crate) fn assignments(assignments: &[ast::Assignment], table: &Table) -> Res
         let ast::AssignmentTarget::ColumnName(name) = &assignment.target else {
             return Err(EngineError::new("UPDATE assigns to columns", "write SET column = value, .."));
         };
-        let name = Name::from(name);
-        let place = table.schema.index_of(name.object()).filter(|place| table.delivered.contains(place));
-        let place = place.ok_or_else(|| {
-            EngineError::new(format!("column \"{}\" cannot be updated", name.object()), columns_help(&table.schema))
-        })?;
+        let error = |what: &str, help: String| {
+            EngineError::new(format!("column \"{}\" {what}", Name::from(name).object()), help).at_name(name)
+        };
+        let place = table.schema.index_of(Name::from(name).object()).filter(|place| table.delivered.contains(place));
+        let place = place.ok_or_else(|| error("cannot be updated", columns_help(&table.schema)))?;
         if assigned.insert(place, assignment.value.clone()).is_some() {
-            return Err(EngineError::new(format!("column \"{}\" is assigned twice", name.object()), "assign it once"));
+            return Err(error("is assigned twice", "assign it once".into()));
         }
     }
     Ok(assigned)
@@ -342,7 +342,7 @@ fn new_key(table: &Table, new: &[u8]) -> Option<Vec<u8>> {
     Some(key)
 }
 /// Casts every value to its column's type, so that the rows of one VALUES need not agree on a type of their own.
-fn cast_values(values: &mut ast::Values, table: &Table, listed: &[String]) -> Result<()> {
+fn cast_values(values: &mut ast::Values, table: &Table, listed: &[ColumnName]) -> Result<()> {
     let width = values.rows.first().map_or(0, |row| row.content.len());
     let places = table.places_for(listed, width)?;
     let types: Vec<Option<ast::DataType>> =

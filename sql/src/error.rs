@@ -1,5 +1,6 @@
 //! What is wrong with a query, where, and what would be right.
 
+mod forms;
 mod planner;
 mod wording;
 

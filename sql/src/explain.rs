@@ -189,6 +189,10 @@ fn reason(plan: &Plan, tables: &dyn TableInfo) -> String {
         Node::DeltaJoin(join) => join.reason.clone(),
         Node::Lookback(lookback) => lookback.reason.clone(),
         Node::Window(_) => "a changed partition is computed anew".into(),
+        Node::TopK(top_k) if top_k.before_sink => {
+            let key = texts(&top_k.partition, &top_k.input.schema);
+            format!("several rows may have the sink's key ({key}): the first in encoded-row order is sent")
+        }
         Node::TemporalFilter { .. } => "rows leave by the clock: nothing is scanned".into(),
         Node::Components(components) => match components.rows {
             ComponentRows::OneIds => "a forest of the links, on one worker".into(),

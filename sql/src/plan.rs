@@ -399,6 +399,8 @@ pub struct TopK {
     pub ranking: Ranking,
     /// Whether the rank (BIGINT) is a column.
     pub emit_rank: bool,
+    /// Whether it stands before a sink whose key several rows may share; see [`one_per_key`](crate::lower::one_per_key).
+    pub before_sink: bool,
 }
 
 /// Connected components of links.

@@ -245,7 +245,7 @@ fn topic<'a>(broker: &'a Broker, name: &'static str, partitions: i32) -> Topic<'
 }
 fn upsert(tick: u64, keys: std::ops::Range<i64>) -> Changes {
     let row = |key| Row::pack([Datum::Int(key), Datum::Int(i64::try_from(tick).unwrap())]);
-    Changes { tick, entries: keys.map(|key| (RowKind::UpdateAfter, row(key))).collect(), conflicts: 0 }
+    Changes { tick, entries: keys.map(|key| (RowKind::UpdateAfter, row(key))).collect(), conflicts: Vec::new() }
 }
 const EXACTLY_ONCE: [(&str, &str); 2] =
     [("sink.delivery-guarantee", "exactly-once"), ("sink.transactional-id-prefix", "tests")];

@@ -293,6 +293,12 @@ fn csv_times_and_nested_values() {
     check(&table, None, Some("12/1/2009 7:45;[\"a\"];1"), &[r#"+{"at":"2009-12-01 07:45:00","tags":["a"],"on":true}"#]);
     check(&table, None, Some("2009-12-01;[];f"), &["at: expected TIMESTAMP, found 2009-12-01"]);
     check(&table, None, Some(";[1;t"), &["tags: expected ARRAY<STRING>, found [1"]);
+    let columns = vec![column("at", DataType::Timestamp), column("day", DataType::Date)];
+    let mut dates = TableFormat::new(Format::Csv, Schema::new(columns), vec![]);
+    dates.options = Options::new([("timestampFormat", "M/d/yyyy H:mm")]);
+    check(&dates, None, Some("12/1/2009 7:45,2009-12-01"), &[r#"+{"at":"2009-12-01 07:45:00","day":"2009-12-01"}"#]);
+    check(&dates, None, Some(",12/2/2009 7:45"), &[r#"+{"at":null,"day":"2009-12-02"}"#]);
+    check(&dates, None, Some(",nonsense"), &["day: expected DATE, found nonsense"]);
     table.options = Options::new([("timestampFormat", "Q")]);
     assert_eq!(table.decoder().err().expect("a pattern").to_string(), "invalid value \"Q\" of option \"timestampFormat\"");
 }

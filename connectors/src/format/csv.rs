@@ -219,7 +219,11 @@ fn datum<'a>(text: &'a str, data_type: &DataType, timestamp: Option<&Pattern>) -
         DataType::Boolean => boolean(text.trim()).map(Datum::Bool),
         DataType::Array(_) | DataType::Struct(_) | DataType::Bitmap => json::of_text(text, data_type),
         DataType::Timestamp | DataType::TimestampLtz | DataType::Date => match timestamp {
-            Some(pattern) => pattern.read(text.trim(), data_type).map(Datum::Int),
+            Some(pattern) => match pattern.read(text.trim(), data_type) {
+                // The pattern is of times; a date beside them may be written as ever.
+                Err(_) if *data_type == DataType::Date => parse::scalar(text.trim(), data_type),
+                read => read.map(Datum::Int),
+            },
             None => parse::scalar(text.trim(), data_type),
         },
         _ => parse::scalar(text.trim(), data_type),

@@ -123,11 +123,12 @@ impl ObjectReader {
     }
 }
 fn not_an_object(text: &str, error: &serde_json::Error) -> Reject {
-    let found = match text.trim_start_matches([' ', '\t', '\r', '\n']).as_bytes().first() {
+    let text = text.trim_start_matches([' ', '\t', '\r', '\n']);
+    let found = match text.as_bytes().first() {
         Some(b'[') => "an array",
         Some(b'"') => "a string",
-        Some(b't' | b'f') => "a boolean",
-        Some(b'n') => "null",
+        _ if text.starts_with("true") || text.starts_with("false") => "a boolean",
+        _ if text.starts_with("null") => "null",
         Some(b'-' | b'0'..=b'9') => "a number",
         None => "nothing",
         _ => return Reject::record(format!("invalid JSON: {error}")),

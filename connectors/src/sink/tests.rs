@@ -11,7 +11,7 @@ fn row(id: i64, name: &'static str) -> Row {
 }
 fn changes(kinds: &[RowKind]) -> Changes {
     let entries = kinds.iter().enumerate().map(|(index, kind)| (*kind, row(index as i64, "a\"b"))).collect();
-    Changes { tick: 7, entries, conflicts: 0 }
+    Changes { tick: 7, entries, conflicts: Vec::new() }
 }
 fn options(path: &Path, more: &[(&str, &str)]) -> Options {
     let path = path.to_string_lossy().into_owned();
@@ -136,10 +136,10 @@ fn snapshots_hold_the_rows_that_are_there() {
         let mut sink = spec.open().expect("an open sink");
         let read = || std::fs::read_to_string(&path).expect("a file");
         assert!(!read().contains('1'));
-        sink.write(&Changes { tick: 1, entries: first.to_vec(), conflicts: 0 }).expect("written");
+        sink.write(&Changes { tick: 1, entries: first.to_vec(), conflicts: Vec::new() }).expect("written");
         sink.flush().expect("flushed");
         assert_eq!(read(), after_first);
-        sink.write(&Changes { tick: 2, entries: second.to_vec(), conflicts: 0 }).expect("written");
+        sink.write(&Changes { tick: 2, entries: second.to_vec(), conflicts: Vec::new() }).expect("written");
         sink.finish().expect("finished");
         assert_eq!(read(), after_second);
         assert_eq!(std::fs::read_dir(path.parent().expect("a folder")).expect("a folder").count(), 1);
@@ -155,7 +155,7 @@ fn raw_lines_are_one_text() {
     let mut sink = SinkSpec::from_options(&all, &texts, &[0]).and_then(|spec| spec.open()).expect("an open sink");
     let entry = |kind, id| (kind, Row::pack([Datum::str(id)]));
     let entries = vec![entry(RowKind::Insert, "b"), entry(RowKind::Insert, "a\"c"), entry(RowKind::Delete, "b")];
-    sink.write(&Changes { tick: 1, entries, conflicts: 0 }).expect("written");
+    sink.write(&Changes { tick: 1, entries, conflicts: Vec::new() }).expect("written");
     sink.finish().expect("finished");
     assert_eq!(std::fs::read_to_string(&path).expect("a file"), "a\"c\n");
     let error = SinkSpec::from_options(&options(&path, &[("format", "raw")]), &schema(), &[0]).expect_err("two columns");

@@ -10,12 +10,14 @@
 //! the key, if the table allows it, forgets everything about the key.
 //!
 //! **On ties, nulls, late rows.** NULL is ignored, except by `first` and `last`; a sum or average of no value is NULL. Sums of
-//! floats are exact and rounded once. A sum that does not fit its column is NULL until it fits again.
+//! floats are exact and rounded once. A sum that does not fit its column is NULL until it fits again. A bitmap of no bitmap is
+//! NULL, of empty ones empty.
 
 use super::{Folded, MergeEngine};
 use crate::aggregate::exact_sum::ExactSum;
 use crate::aggregate::wide_sum::{DECIMAL_LIMIT, divide_rounding};
-use deltaworks_dataflow::row::{encode_int, encode_null, encode_wide, is_null_field, split_field};
+use deltaworks_dataflow::bitmap::{SetOperation, combine};
+use deltaworks_dataflow::row::{encode_bitmap, encode_int, encode_null, encode_wide, is_null_field, split_field};
 use deltaworks_dataflow::{Command, CommandKind, DataType, Datum, Row};
 use std::borrow::Cow;
 
@@ -46,6 +48,8 @@ pub enum ColumnAggregate {
     BoolAnd,
     /// Whether one is true.
     BoolOr,
+    /// The ids of all bitmaps.
+    Bitmap,
 }
 
 impl ColumnAggregate {
@@ -108,6 +112,10 @@ impl Aggregation {
                 let count = old.map_or(0, |mut old| take_int(&mut old)) + if is_null_field(argument) { 0 } else { diff };
                 blank &= count == 0;
                 encode_int(&mut new, count);
+            } else if column.aggregate == ColumnAggregate::Bitmap {
+                if !unite(old, argument, &mut new) {
+                    return Folded::Rejected("a bitmap cannot be read");
+                }
             } else {
                 new.extend_from_slice(choose(column.aggregate, old, argument));
             }
@@ -159,9 +167,27 @@ fn choose<'a>(aggregate: ColumnAggregate, old: Option<&'a [u8]>, argument: &'a [
         // Encoded, false is less than true and NULL more than everything.
         ColumnAggregate::Min | ColumnAggregate::BoolAnd => argument < old,
         ColumnAggregate::Max | ColumnAggregate::BoolOr => !argument_is_null && (is_null_field(old) || argument > old),
-        ColumnAggregate::Sum | ColumnAggregate::Count | ColumnAggregate::Avg => true,
+        ColumnAggregate::Sum | ColumnAggregate::Count | ColumnAggregate::Avg | ColumnAggregate::Bitmap => true,
     };
     if takes_argument { argument } else { old }
+}
+
+/// Appends the ids of both bitmaps; false where one of them is damaged.
+fn unite(old: Option<&[u8]>, argument: &[u8], out: &mut Vec<u8>) -> bool {
+    let bitmap = |mut field: &[u8]| match Datum::decode(&mut field, &DataType::Bitmap) {
+        Datum::Bitmap(bytes) => Some(bytes.into_owned()),
+        _ => None,
+    };
+    let (old, new) = (old.and_then(bitmap), bitmap(argument));
+    match (old, new) {
+        (Some(old), Some(new)) => match combine(SetOperation::Or, &old, &new) {
+            Some(united) => encode_bitmap(out, &united),
+            None => return false,
+        },
+        (Some(one), None) | (None, Some(one)) => encode_bitmap(out, &one),
+        (None, None) => encode_null(out),
+    }
+    true
 }
 
 /// A sum that values can be taken back from, and how many are in it.

@@ -220,6 +220,56 @@ fn aggregation_chooses() {
     check_engine(MergeSpec::new(vec![0], engine, DeleteBehavior::Allow), first, |row| Some(row.clone()));
 }
 
+/// The number v stands for the bitmap {v, 70000 v}, whose ids may lie in two chunks, and 3 for the empty one.
+#[test]
+fn aggregation_unites_bitmaps() {
+    let members = |v: i64| if v == 3 { vec![] } else { vec![v as u64, 70_000 * v as u64] };
+    let column = |aggregate, data_type| AggregatedColumn { aggregate, data_type };
+    let columns = vec![column(ColumnAggregate::Key, DataType::BigInt), column(ColumnAggregate::Bitmap, DataType::Bitmap)];
+    let spec = MergeSpec::new(vec![0], Engine::Aggregation(columns), DeleteBehavior::Allow);
+    for seed in 0..12 {
+        let mut random = Random::new(seed);
+        let mut table = Table::new(&spec, Rc::default());
+        let mut united: BTreeMap<i64, Option<std::collections::BTreeSet<u64>>> = BTreeMap::new();
+        let mut shown = Multiset::new();
+        for offset in 0..60 {
+            let key = random.below(3) as i64;
+            let value = if random.once_in(4) { None } else { Some(random.below(4) as i64) };
+            let bitmap = value.map_or(Datum::Null, |v| deltaworks_dataflow::bitmap::from_members(members(v)));
+            let delete = random.once_in(10);
+            let (kind, row) = match delete {
+                true => (CommandKind::Delete, Row::pack([Datum::Int(key)])),
+                false => (CommandKind::Upsert, Row::pack([Datum::Int(key), bitmap])),
+            };
+            let position = Position { offset, ..Position::default() };
+            table.fold_tick(vec![Command { position, kind, row }], |row, diff| add_row(&mut shown, row, diff));
+            match (delete, value) {
+                (true, _) => drop(united.remove(&key)),
+                (false, None) => drop(united.entry(key).or_default()),
+                (false, Some(v)) => united.entry(key).or_default().get_or_insert_default().extend(members(v)),
+            }
+            let mut expected = Multiset::new();
+            for (key, ids) in &united {
+                let ids = ids.clone().map_or(Datum::Null, deltaworks_dataflow::bitmap::from_members);
+                add_row(&mut expected, Row::pack([Datum::Int(*key), ids]), 1);
+            }
+            assert_eq!(shown, expected, "seed {seed}, command {offset}");
+        }
+    }
+}
+#[test]
+fn a_bitmap_that_is_taken_back_is_rejected() {
+    let columns = [(ColumnAggregate::Key, DataType::BigInt), (ColumnAggregate::Bitmap, DataType::Bitmap)];
+    let columns = columns.map(|(aggregate, data_type)| AggregatedColumn { aggregate, data_type }).to_vec();
+    let mut table =
+        Table::new(&MergeSpec::new(vec![0], Engine::Aggregation(columns), DeleteBehavior::Ignore), Rc::default());
+    let row = Row::pack([Datum::Int(7), deltaworks_dataflow::bitmap::from_members([1])]);
+    let command = |offset, kind| Command { position: Position { offset, ..Position::default() }, kind, row: row.clone() };
+    let mut changes = 0;
+    table.fold_tick(vec![command(0, CommandKind::Upsert), command(1, CommandKind::Retract)], |_, _| changes += 1);
+    assert_eq!((changes, table.take_rejected().count()), (1, 1));
+}
+
 fn upsert(partition: u32, offset: u64, row: &[i64]) -> Command {
     let row: Fields = row.iter().map(|value| Some(*value)).collect();
     let position = Position { timestamp: 0, source: 0, partition, offset };

@@ -4,6 +4,7 @@ use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
 
 use super::SqlError;
+use super::forms::form_of;
 use super::wording::{between, in_our_types, lower_first, unqualified};
 
 /// What DataFusion puts before its messages.
@@ -61,7 +62,9 @@ fn schema_error(error: &SchemaError) -> SqlError {
 fn unknown_column(field: &Column, valid: &[Column]) -> SqlError {
     let message = format!("column \"{}\" does not exist", field.flat_name());
     let mut names: Vec<String> = Vec::new();
-    for column in valid {
+    // What is called $.. a statement has added for itself.
+    let valid: Vec<&Column> = valid.iter().filter(|column| !column.name.starts_with('$')).collect();
+    for column in &valid {
         // One of several tables that have it is named with its table.
         let several = valid.iter().filter(|other| other.name == column.name).count() > 1;
         let name = if several { column.flat_name() } else { column.name.clone() };
@@ -90,7 +93,9 @@ pub fn closest<'a>(written: &str, names: &'a [String]) -> Option<&'a str> {
 type Rule = fn(&str) -> Option<SqlError>;
 /// From the text of a message; the first that knows it has it.
 const RULES: &[Rule] = &[
+    external_call,
     unknown_function,
+    own_signature,
     wrong_count,
     wrong_arguments,
     arithmetic,
@@ -106,6 +111,9 @@ const RULES: &[Rule] = &[
     unknown_type,
     substring,
     subquery_place,
+    subquery_rows,
+    no_array,
+    unknown_qualifier,
 ];
 
 fn unknown_function(text: &str) -> Option<SqlError> {
@@ -120,6 +128,51 @@ fn unknown_function(text: &str) -> Option<SqlError> {
     };
     Some(SqlError::new(format!("function \"{name}\" does not exist"), help))
 }
+/// A call of an external function that nobody answered.
+fn external_call(text: &str) -> Option<SqlError> {
+    let name = between(text, "external function \"", "\"")?;
+    text.starts_with(&format!("external function \"{name}\" failed: ")).then(|| {
+        SqlError::new(
+            text,
+            "see that the service behind its API connection answers; URL, TIMEOUT and RETRIES stand in CREATE API CONNECTION",
+        )
+    })
+}
+/// A function of our own says itself what it takes, and may add a help behind a full stop.
+fn own_signature(text: &str) -> Option<SqlError> {
+    let own = between(text, " user-defined coercion failed with: ", " No function matches")?;
+    let own = without_prefix(own).trim_end_matches('.');
+    let name = own.strip_prefix("external ").unwrap_or(own).strip_prefix("function \"")?.split('"').next()?;
+    let (_, types) = call(text)?;
+    let (message, help) = own.split_once(". ").unwrap_or((own, ""));
+    let message = if types.is_empty() { without_arguments(name) } else { in_our_types(message) };
+    let help = if help.is_empty() { fitting(name, &types, text) } else { help.to_string() };
+    Some(SqlError::new(message, help))
+}
+fn without_arguments(name: &str) -> String {
+    format!("function \"{name}\" is called without arguments")
+}
+/// What to write instead of a call with arguments of these types.
+fn fitting(name: &str, types: &str, text: &str) -> String {
+    match forms(name, text) {
+        Some(forms) if takes_as_many(&forms, types) => {
+            format!("cast the arguments, e.g. CAST(x AS BIGINT); there is {forms}")
+        }
+        Some(forms) => format!("write {forms}"),
+        None => "give it other arguments".to_string(),
+    }
+}
+/// How the function is written, as far as that is known.
+fn forms(name: &str, text: &str) -> Option<String> {
+    form_of(name).or_else(|| candidates(text))
+}
+/// Whether one of the forms has as many arguments as there are types.
+fn takes_as_many(forms: &str, types: &str) -> bool {
+    let count = |list: &str| if list.is_empty() { 0 } else { list.split(", ").count() };
+    let arguments = forms.split(')').filter_map(|form| form.split_once('(')).map(|(_, arguments)| arguments);
+    let fits = |arguments: &str| (arguments.ends_with(", ..") && !types.is_empty()) || count(arguments) == count(types);
+    arguments.into_iter().any(fits)
+}
 /// The call that no signature fits: the function's name, and the types that it was given.
 fn call(text: &str) -> Option<(String, String)> {
     let call = between(text, "No function matches the given name and argument types '", "'.")?;
@@ -133,34 +186,38 @@ fn candidates(text: &str) -> Option<String> {
     if list.contains("UserDefined") || list.contains("Any") {
         return None;
     }
-    let list = in_our_types(list).replace(") ", "), ").replace("Numeric(1)", "number").replace("String", "STRING");
-    Some(list.replace("Integer", "integer").replace("Numeric", "number").trim_end_matches('.').to_string())
+    let list = in_our_types(list).replace("Numeric(1)", "number").replace("String", "STRING");
+    let list = list.replace("Integer", "integer").replace("Numeric", "number").replace("Timestamp", "TIMESTAMP");
+    let mut forms: Vec<&str> = Vec::new();
+    for form in list.trim_end_matches('.').split_inclusive(')').map(str::trim) {
+        if !forms.contains(&form) {
+            forms.push(form);
+        }
+    }
+    Some(forms.join(", "))
 }
 fn wrong_count(text: &str) -> Option<SqlError> {
-    let (name, _) = call(text)?;
-    let given = between(text, "arguments but received ", " ").map(|count| count.trim_end_matches('.'));
+    let (name, types) = call(text)?;
+    let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let given = text.split_once("arguments but received ").map(|(_, rest)| digits(rest));
     let called = between(text, " was called with ", " ");
     let message = match (between(text, " expects ", " arguments"), given, called) {
+        // Of several forms the planner names the last that does not fit.
+        _ if forms(&name, text).is_some_and(|forms| takes_as_many(&forms, &types)) => return None,
         (Some(wanted), Some(given), _) => {
             format!("function \"{name}\" takes {wanted} argument{}, not {given}", if wanted == "1" { "" } else { "s" })
         }
         (_, _, Some(called)) => format!("function \"{name}\" does not take {called} arguments"),
-        _ if text.contains("does not support zero arguments") => format!("function \"{name}\" is called without arguments"),
+        _ if text.contains("does not support zero arguments") => without_arguments(&name),
         _ => return None,
     };
-    Some(SqlError::new(message, takes(text)))
-}
-fn takes(text: &str) -> String {
-    candidates(text).map_or("look up its arguments in the list of functions".into(), |list| format!("there is {list}"))
+    Some(SqlError::new(message, fitting(&name, &types, text)))
 }
 fn wrong_arguments(text: &str) -> Option<SqlError> {
     let (name, types) = call(text)?;
-    let help = match candidates(text) {
-        Some(list) => format!("cast the arguments, e.g. CAST(x AS DOUBLE); there is {list}"),
-        None if types.is_empty() => "give it arguments".to_string(),
-        None => "cast the arguments to types that it takes, e.g. CAST(x AS DOUBLE)".to_string(),
-    };
-    Some(SqlError::new(format!("function \"{name}\" does not take ({types})"), help))
+    let message =
+        if types.is_empty() { without_arguments(&name) } else { format!("function \"{name}\" does not take ({types})") };
+    Some(SqlError::new(message, fitting(&name, &types, text)))
 }
 fn arithmetic(text: &str) -> Option<SqlError> {
     let types = in_our_types(between(text, "Cannot coerce arithmetic expression ", " to valid types")?);
@@ -245,7 +302,29 @@ fn substring(text: &str) -> Option<SqlError> {
         )
     })
 }
-/// A message that no rule knows: its first sentence, and the rest as the help.
+fn subquery_rows(text: &str) -> Option<SqlError> {
+    let help = "take one of its rows, e.g. with SELECT MAX(..), or join the subquery";
+    let lower = text.to_lowercase();
+    if lower.starts_with("correlated scalar subquery must be aggregated") {
+        let message = "a correlated subquery that stands for a value has to be an aggregate, so that it gives one row";
+        return Some(SqlError::new(message, help));
+    }
+    lower
+        .contains("scalar subquery returned more than one row")
+        .then(|| SqlError::new("a subquery that stands for a value gave several rows", help))
+}
+fn no_array(text: &str) -> Option<SqlError> {
+    text.starts_with("unnest() can only be applied to array").then(|| {
+        SqlError::new(
+            "EXPLODE and UNNEST take an array",
+            "make one, e.g. BITMAP_TO_ARRAY(bitmap) or STRING_TO_ARRAY(text, ',')",
+        )
+    })
+}
+fn unknown_qualifier(text: &str) -> Option<SqlError> {
+    let name = text.strip_prefix("Invalid qualifier ")?;
+    Some(SqlError::new(format!("there is no \"{name}\" in FROM"), "a table that has an alias there goes by it alone"))
+}
 fn subquery_place(text: &str) -> Option<SqlError> {
     let rest = between(text, "does not support logical expression ", "(")?;
     let what = match rest {
@@ -256,6 +335,7 @@ fn subquery_place(text: &str) -> Option<SqlError> {
     };
     Some(SqlError::new(format!("{what} cannot stand here"), "use it in WHERE, with AND, OR and NOT, or join the subquery"))
 }
+/// A message that no rule knows: its first sentence, and the rest as the help.
 fn as_it_is(text: &str) -> SqlError {
     let text = in_our_types(text);
     let (message, help) = text.split_once(". ").unwrap_or((&text, "rewrite the expression that the message names"));
@@ -284,7 +364,20 @@ mod tests {
             "Function 'lower' expects 1 arguments but received 2 No function matches the given name and argument types \
              'lower(Int32, Int64)'. You might need to add explicit type casts.\n\tCandidate functions:\n\tlower(String)",
             "function \"lower\" takes 1 argument, not 2",
-            "there is lower(STRING)",
+            "write lower(STRING)",
+        );
+        check(
+            "Execution error: Function 'f' user-defined coercion failed with: Error during planning: external function \"f\" takes \
+             (INT), not (STRING). write f(INT). No function matches the given name and argument types 'f(Utf8)'. You might need \
+             to add explicit type casts.\n\tCandidate functions:\n\tf(UserDefined)",
+            "external function \"f\" takes (INT), not (STRING)",
+            "write f(INT)",
+        );
+        check(
+            "Function 'round' expects 2 arguments but received 1. No function matches the given name and argument types \
+             'round(Utf8)'. You might need to add explicit type casts.\n\tCandidate functions:\n\tround(Integer)\n\tround(Integer, Int64)",
+            "function \"round\" does not take (STRING)",
+            "cast the arguments, e.g. CAST(x AS BIGINT); there is ROUND(number), ROUND(number, digits)",
         );
         check(
             "Physical plan does not support logical expression InSubquery(InSubquery { expr: Column(..) })",

@@ -14,6 +14,8 @@ use datafusion::logical_expr::{
 use deltaworks_dataflow::batch::{datum_at, to_array};
 use deltaworks_dataflow::{DataType, Datum, Row};
 
+use super::native::type_name;
+
 /// Answers calls outside of a continuous query.
 pub trait Caller: Send + Sync {
     /// One encoded field per row of arguments.
@@ -113,7 +115,13 @@ impl ScalarUDFImpl for External {
             given == wanted || given.is_null() || (given.is_numeric() && wanted.is_numeric())
         };
         if given.len() != self.types.len() || !given.iter().zip(&self.types).all(fits) {
-            return plan_err!("external function \"{}\" takes {:?}, not {given:?}", self.name, self.types);
+            let names = |types: &[ArrowType]| types.iter().map(type_name).collect::<Vec<_>>().join(", ");
+            let (wanted, given) = (names(&self.types), names(given));
+            return plan_err!(
+                "external function \"{0}\" takes ({wanted}), not ({given}). write {0}({wanted}), with CAST(x AS ..) where x is \
+                 of another type",
+                self.name
+            );
         }
         Ok(self.types.clone())
     }

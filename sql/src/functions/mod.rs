@@ -112,7 +112,8 @@ fn one_id(types: &[ArrowType]) -> Option<Vec<ArrowType>> {
 }
 fn ids(types: &[ArrowType]) -> Option<Vec<ArrowType>> {
     let list = ArrowType::List(Arc::new(Field::new("item", ArrowType::Int64, true)));
-    (types.len() == 1 && matches!(types[0], ArrowType::List(_) | ArrowType::LargeList(_))).then(|| vec![list])
+    (types.len() == 1 && matches!(types[0], ArrowType::List(_) | ArrowType::LargeList(_) | ArrowType::Null))
+        .then(|| vec![list])
 }
 
 /// All scalar functions of our own.

@@ -19,6 +19,7 @@
 //! | trees of inner joins as one delta join | `delta.rs` |
 //! | which columns are unique | `unique.rs` |
 //! | bitmaps that travel in chunks; last of all, since it depends on where the rows go | `chunks.rs` |
+//! | before a sink, where rows may share its key: the first of them | `one_per_key.rs` |
 //! | conjunctions, sums and what a predicate says about time | `terms.rs` |
 
 mod aggregate;
@@ -28,6 +29,7 @@ pub(crate) mod delta;
 pub(crate) mod join;
 pub(crate) mod lookback;
 pub(crate) mod lookup;
+mod one_per_key;
 mod refuse;
 mod relation;
 pub(crate) mod terms;
@@ -46,6 +48,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use deltaworks_dataflow::Schema;
 
 pub use lookup::{LookupOutput, is_append_only};
+pub use one_per_key::one_per_key;
 pub use refuse::{check_query, check_streams};
 
 use crate::error::SqlError;
@@ -62,6 +65,8 @@ pub struct TableFacts {
     /// The positions of its PRIMARY KEY, in key order; empty without one. For a view: a set of columns that
     /// [`unique::unique_columns`] proved.
     pub primary_key: Vec<usize>,
+    /// Whether it has at most one row, however its rows come.
+    pub single_row: bool,
     /// Whether rows are only ever added.
     pub append_only: bool,
     /// Whether its rows are kept. A table with `'table.retain' = 'none'` is a stream.

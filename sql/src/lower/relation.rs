@@ -184,7 +184,7 @@ fn below_projections(plan: &LogicalPlan) -> bool {
 pub(super) fn top_k(input: Plan, partition: Vec<ScalarExpr>, order: Vec<SortKey>, offset: u64, limit: Option<u64>) -> Plan {
     let schema = input.schema.clone();
     let ranking = Ranking::RowNumber;
-    let top_k = TopK { input, partition, order, offset, limit, ranking, emit_rank: false };
+    let top_k = TopK { input, partition, order, offset, limit, ranking, emit_rank: false, before_sink: false };
     Plan::new(Node::TopK(Box::new(top_k)), schema)
 }
 

@@ -101,6 +101,7 @@ impl Catalog {
             name: name.to_string(),
             schema,
             primary_key,
+            single_row: false,
             append_only: !keyed,
             retained: !name.object().ends_with("_stream"),
             bounded: keyed,

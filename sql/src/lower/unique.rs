@@ -1,12 +1,15 @@
 //! Which columns of a plan are unique: sets of columns whose values no two rows share.
 //!
-//! They come from PRIMARY KEYs and GROUP BYs and travel up through projections, filters and joins. The empty set says that
-//! there is at most one row. Values are compared as rows are: NULL equals NULL. What is returned is true but not complete.
+//! They come from PRIMARY KEYs and GROUP BYs and travel up through projections, filters, joins, and unions whose inputs a
+//! constant tells apart. The empty set says that there is at most one row. Values are compared as rows are: NULL equals NULL.
+//! What is returned is true but not complete.
 
 use std::collections::BTreeSet;
 
+use deltaworks_dataflow::{DataType, Datum, Row};
+
 use super::TableInfo;
-use crate::expr::ScalarExpr;
+use crate::expr::{Function, ScalarExpr};
 use crate::plan::{Aggregate, ComponentRows, DeltaJoin, Join, JoinKind, Node, Plan, Ranking, TopK};
 
 /// A set of column positions.
@@ -21,11 +24,15 @@ pub fn unique_columns(plan: &Plan, tables: &dyn TableInfo) -> Vec<Columns> {
         Node::Get { table, columns, .. } => of_table(table, columns, tables),
         Node::Constant { rows } if rows.len() <= 1 => vec![Columns::new()],
         Node::Clock { .. } => vec![Columns::new()],
-        Node::Constant { .. } | Node::Unnest { .. } | Node::Union { .. } => Vec::new(),
+        Node::Constant { .. } | Node::Unnest { .. } => Vec::new(),
+        Node::Union { inputs } => of_union(inputs, tables),
         Node::Project { input, expressions } => through_project(unique_columns(input, tables), expressions),
         Node::Filter { input, predicate } => without_constants(unique_columns(input, tables), predicate),
         Node::TemporalFilter { input, .. } => unique_columns(input, tables),
-        Node::Distinct { .. } => vec![(0..plan.schema.len()).collect()],
+        Node::Distinct { input } => {
+            // A constant tells no rows apart.
+            vec![(0..plan.schema.len()).filter(|column| constant(input, *column).is_none()).collect()]
+        }
         Node::Join(join) => of_join(join, tables),
         Node::DeltaJoin(join) => of_delta_join(join, tables),
         Node::Lookback(lookback) => unique_columns(&lookback.left, tables),
@@ -71,15 +78,75 @@ fn of_table(table: &str, columns: &[usize], tables: &dyn TableInfo) -> Vec<Colum
     let Some(facts) = tables.table(table) else {
         return Vec::new();
     };
+    if facts.single_row {
+        return vec![Columns::new()];
+    }
     let place = |column: &usize| columns.iter().position(|c| c == column);
     let key: Option<Columns> = facts.primary_key.iter().map(place).collect();
     key.filter(|_| !facts.primary_key.is_empty()).into_iter().collect()
 }
 
-/// A set survives where each of its columns is among the expressions.
+/// A set survives where each of its columns is among the expressions: as it is, as its text, in a wider type, behind a prefix.
 fn through_project(sets: Vec<Columns>, expressions: &[ScalarExpr]) -> Vec<Columns> {
-    let place = |column: &usize| expressions.iter().position(|e| e.as_column() == Some(*column));
+    let place = |column: &usize| expressions.iter().position(|e| told_apart_by(e) == Some(*column));
     sets.iter().filter_map(|set| set.iter().map(place).collect()).collect()
+}
+/// The column whose different values give different values of the expression.
+fn told_apart_by(expression: &ScalarExpr) -> Option<usize> {
+    match expression {
+        ScalarExpr::Cast { input, data_type } if keeps_apart(&input.data_type(), data_type) => told_apart_by(input),
+        ScalarExpr::Call { function: Function::Concat, arguments, .. } => {
+            let is_text = |part: &&ScalarExpr| part.as_literal().is_some_and(|value| *value != Datum::Null);
+            let mut parts = arguments.iter().filter(|part| !is_text(part));
+            let part = parts.next()?;
+            if parts.next().is_none() { told_apart_by(part) } else { None }
+        }
+        other => other.as_column(),
+    }
+}
+/// Whether a cast never fails and never makes two values one.
+fn keeps_apart(from: &DataType, to: &DataType) -> bool {
+    use DataType::{BigInt, Boolean, Date, Double, Float, Int, SmallInt, String, TinyInt};
+    matches!(
+        (from, to),
+        (TinyInt, SmallInt | Int | BigInt)
+            | (SmallInt, Int | BigInt)
+            | (Int, BigInt)
+            | (Float, Double)
+            | (TinyInt | SmallInt | Int | BigInt | Boolean | Date, String)
+    )
+}
+
+/// What is unique in every input is unique beside a column that is another constant in each of them.
+fn of_union(inputs: &[Plan], tables: &dyn TableInfo) -> Vec<Columns> {
+    let Some((first, others)) = inputs.split_first() else { return Vec::new() };
+    let marks: Vec<usize> = (0..first.schema.len()).filter(|column| is_mark(inputs, *column)).collect();
+    if marks.is_empty() {
+        return Vec::new();
+    }
+    let mut sets = unique_columns(first, tables);
+    for input in others {
+        sets = minimal(pairs(&sets, &unique_columns(input, tables)));
+    }
+    sets.iter().flat_map(|set| marks.iter().map(move |mark| set.iter().copied().chain([*mark]).collect())).collect()
+}
+/// Whether the column is a constant in each of the plans, another one in each.
+fn is_mark(plans: &[Plan], column: usize) -> bool {
+    let constants: Option<Vec<_>> = plans.iter().map(|plan| constant(plan, column)).collect();
+    let Some(constants) = constants else { return false };
+    constants.iter().enumerate().all(|(at, constant)| !constants[..at].contains(constant))
+}
+fn constant(plan: &Plan, column: usize) -> Option<Row> {
+    match &plan.node {
+        Node::Project { input, expressions } => match &expressions[column] {
+            ScalarExpr::Literal { value, .. } => Some(Row::pack([value.clone()])),
+            other => constant(input, other.as_column()?),
+        },
+        Node::Filter { input, .. } | Node::TemporalFilter { input, .. } | Node::Distinct { input } => {
+            constant(input, column)
+        }
+        _ => None,
+    }
 }
 
 /// A column that a filter holds to one value tells no rows apart.
@@ -166,7 +233,11 @@ fn of_delta_join(join: &DeltaJoin, tables: &dyn TableInfo) -> Vec<Columns> {
 }
 
 fn of_aggregate(aggregate: &Aggregate) -> Vec<Columns> {
-    vec![(0..aggregate.keys.len()).collect()]
+    let is_constant = |key: &ScalarExpr| match key.as_column() {
+        Some(column) => constant(&aggregate.input, column).is_some(),
+        None => key.as_literal().is_some(),
+    };
+    vec![(0..aggregate.keys.len()).filter(|place| !is_constant(&aggregate.keys[*place])).collect()]
 }
 
 fn of_top_k(top_k: &TopK, tables: &dyn TableInfo) -> Vec<Columns> {

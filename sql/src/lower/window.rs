@@ -49,7 +49,7 @@ impl Lowering<'_> {
         refuse_clock(partition.iter().chain(order.iter().map(|key| &key.expression)).any(super::clock::uses_clock))?;
         let mut schema = input.schema.clone();
         schema.columns.push(Column { name: call.fun.name().to_string(), data_type: DataType::BigInt, nullable: false });
-        let top_k = TopK { input, partition, order, offset: 0, limit: None, ranking, emit_rank: true };
+        let top_k = TopK { input, partition, order, offset: 0, limit: None, ranking, emit_rank: true, before_sink: false };
         Ok(Plan::new(Node::TopK(Box::new(top_k)), schema))
     }
 

@@ -14,7 +14,7 @@ use super::error::{ParseError, Position, Result, describe};
 use super::options::Options;
 use super::source::SourceText;
 use super::spelling::respell;
-use super::statement::{Body, Name, fold};
+use super::statement::{Body, ColumnName, Name, fold};
 
 static DIALECT: DeltaworksDialect = DeltaworksDialect;
 
@@ -229,13 +229,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads a parenthesised list of column names if one comes next; a query in parentheses is none.
-    pub(super) fn column_names(&mut self) -> Result<Vec<String>> {
+    pub(super) fn column_names(&mut self) -> Result<Vec<ColumnName>> {
         let is_query =
             ["SELECT", "WITH", "VALUES"].iter().any(|word| self.is_word(1, word)) || *self.token(1) == Token::LParen;
         if *self.token(0) != Token::LParen || is_query {
             return Ok(Vec::new());
         }
-        self.list(Self::identifier)
+        self.list(|cursor| Ok(ColumnName { position: cursor.position(), name: cursor.identifier()? }))
     }
 
     /// Reads `('k' = 'v', ..)`.

@@ -128,7 +128,8 @@ mod tests {
         let copy = copied(
             "COPY INTO s.t (A, b) FROM USER VOLUME USING CSV OPTIONS('header'='true', 'sep'=',') FILES ('x.csv', 'y.csv')",
         );
-        assert_eq!((copy.table, copy.columns), (Name::new(["s", "t"]), vec!["a".to_string(), "b".into()]));
+        let columns: Vec<&str> = copy.columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!((copy.table, columns), (Name::new(["s", "t"]), vec!["a", "b"]));
         let CopySource::Files(files) = copy.source else { panic!() };
         assert_eq!(files.location, FileLocation::UserVolume);
         assert_eq!(files.format.as_deref(), Some("csv"));

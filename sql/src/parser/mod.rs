@@ -49,7 +49,7 @@ pub use rewrite::{
     name_apart, rewrite, shown_name, take_kafka_reads, take_lookups,
 };
 pub use statement::{
-    Body, ColumnDef, ColumnKind, CopyFiles, CopyInto, CopySource, CreateDynamicTable, CreateExternalFunction,
+    Body, ColumnDef, ColumnKind, ColumnName, CopyFiles, CopyInto, CopySource, CreateDynamicTable, CreateExternalFunction,
     CreateFunction, CreatePipe, CreateTable, CreateView, DropObject, FileLocation, Insert, Name, ObjectKind, Parameter,
     Show, Spanned, Statement, TableSchema, Watermark, fold,
 };

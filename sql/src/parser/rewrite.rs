@@ -6,9 +6,11 @@
 //! | `FROM t CROSS JOIN UNNEST(t.x) AS v (c)` | the same | `rewrite/unnest.rs` |
 //! | `JOIN t FOR SYSTEM_TIME AS OF PROCTIME() AS a` | `JOIN t$lookup AS a`, recorded | `rewrite/lookup.rs` |
 //! | `FROM READ_KAFKA('broker', 'topic', ..)` | `FROM read_kafka$1 AS read_kafka`, recorded | `rewrite/read_kafka.rs` |
+//! | `x > ALL (SELECT x FROM t)` | `x > ALL (SELECT x AS "$compared" FROM t)` | `rewrite/any_all.rs` |
 //! | `COUNT(DISTINCT a, b)` | `COUNT(DISTINCT CASE WHEN a IS NOT NULL AND b IS NOT NULL THEN struct of a, b END)` | `rewrite/count_distinct.rs` |
 //! | `SELECT a, a`, `SELECT SUM(x), SUM(CAST(x AS BIGINT))` | columns with names of their own | `rewrite/name_apart.rs` |
 
+mod any_all;
 mod count_distinct;
 mod lateral_view;
 mod lookup;
@@ -51,6 +53,7 @@ pub fn rewrite(tree: &mut impl VisitMut) -> std::result::Result<Rewritten, Parse
     let kafka_reads = take_kafka_reads(tree)?;
     explode_lateral_views(tree)?;
     refuse_multisets(tree)?;
+    any_all::name_compared(tree);
     merge_distinct_counts(tree);
     name_apart(tree);
     Ok(Rewritten { lookups, kafka_reads })
@@ -149,7 +152,7 @@ mod tests {
         check(
             "SELECT COUNT(DISTINCT v.c, a) FROM (SELECT * FROM READ_KAFKA('b', 't')) t LATERAL VIEW EXPLODE(ids) v AS c",
             "SELECT COUNT(DISTINCT CASE WHEN t.c IS NOT NULL AND a IS NOT NULL THEN named_struct('c0', t.c, 'c1', a) END) \
-             FROM (SELECT *, unnest(ids) AS c FROM (SELECT * FROM read_kafka$1 AS read_kafka) t) AS t",
+             AS \"COUNT(DISTINCT t.c, a)\" FROM (SELECT *, unnest(ids) AS c FROM (SELECT * FROM read_kafka$1 AS read_kafka) t) AS t",
         );
     }
 }

@@ -400,13 +400,22 @@ pub struct CreateDynamicTable {
     pub body: Body,
 }
 
+/// A column that a statement names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnName {
+    /// Its name, folded.
+    pub name: String,
+    /// Where it stands.
+    pub position: Position,
+}
+
 /// `INSERT`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Insert {
     /// The table.
     pub table: Name,
-    /// The columns that the query gives, folded; empty for all.
-    pub columns: Vec<String>,
+    /// The columns that the query gives; empty for all.
+    pub columns: Vec<ColumnName>,
     /// Whether the table's rows are replaced.
     pub overwrite: bool,
     /// The rows.
@@ -426,8 +435,8 @@ impl Insert {
 pub struct CopyInto {
     /// The table.
     pub table: Name,
-    /// The columns that are loaded, folded; empty for all.
-    pub columns: Vec<String>,
+    /// The columns that are loaded; empty for all.
+    pub columns: Vec<ColumnName>,
     /// Where the rows come from.
     pub source: CopySource,
 }

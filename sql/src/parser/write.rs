@@ -127,18 +127,23 @@ mod tests {
         }
     }
 
+    fn named(insert: &Insert) -> Vec<(&str, (usize, usize))> {
+        let columns = insert.columns.iter();
+        columns.map(|column| (column.name.as_str(), (column.position.line, column.position.column))).collect()
+    }
+
     #[test]
     fn inserts_take_queries_and_values() {
         let insert = inserted("INSERT INTO s.t (A, \"B\") VALUES (1, DEFAULT), (2, 'x')");
         assert_eq!(insert.table, Name::new(["s", "t"]));
-        assert_eq!(insert.columns, ["a", "B"]);
+        assert_eq!(named(&insert), [("a", (1, 18)), ("B", (1, 21))]);
         assert!(insert.is_values() && !insert.overwrite);
         let insert = inserted("INSERT OVERWRITE TABLE t (SELECT 1)");
         assert!(insert.overwrite && insert.columns.is_empty() && !insert.is_values());
-        assert_eq!(inserted("INSERT INTO t (a) (SELECT 1)").columns, ["a"]);
+        assert_eq!(named(&inserted("INSERT INTO t (a) (SELECT 1)")), [("a", (1, 16))]);
         assert_eq!(inserted("INSERT INTO t (WITH a AS (SELECT 1) SELECT * FROM a)").columns.len(), 0);
         assert_eq!(inserted("INSERT INTO t ((SELECT 1) UNION SELECT 2)").columns.len(), 0);
-        assert_eq!(inserted("INSERT INTO table (a) SELECT 1").columns, ["a"]);
+        assert_eq!(named(&inserted("INSERT INTO table (a) SELECT 1")), [("a", (1, 20))]);
         assert_eq!(inserted("INSERT INTO table SELECT 1").table, Name::new(["table"]));
         refused("INSERT t SELECT 1", (1, 8), "expected INTO, found \"t\"");
         refused("INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING", (1, 26), "expected end of statement, found \"ON\"");

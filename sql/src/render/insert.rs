@@ -120,18 +120,29 @@ impl<'s> Renderer<'_, '_, 's> {
         };
         Ok(commands(rows, deletes, command_target, "Insert").filter(goes_on))
     }
-    /// The changes of a query for a sink, stamped where `stamp_column` says.
+    /// The changes of a query for a sink, stamped where `stamp_column` says. Where only the first row of a key is sent,
+    /// `left_out` is given by key how many others there are.
     pub fn sink(
         &mut self,
         plan: &Plan,
         stamp_column: Option<usize>,
         name: &str,
         each: impl FnMut(Time, Vec<(Row, Diff)>) + 'static,
+        left_out: impl FnMut(Time, Vec<(Row, Diff)>) + 'static,
     ) {
-        let rows = self.rows(plan);
+        let rows = match &plan.node {
+            Node::TopK(top_k) if top_k.before_sink => {
+                let (first, others) = self.first_rows(top_k);
+                self.gather(others, "LeftOut", left_out);
+                first
+            }
+            _ => self.rows(plan),
+        };
         let rows = self.stamped(rows, stamp_column);
-        let start = self.build.start;
-        let done = gather(rows, start, name, each);
+        self.gather(rows, name, each);
+    }
+    fn gather(&mut self, rows: Collection<'s>, name: &str, each: impl FnMut(Time, Vec<(Row, Diff)>) + 'static) {
+        let done = gather(rows, self.build.start, name, each);
         self.build.watch(done);
     }
     /// The rows of a view, stamped where `stamp_column` says.

@@ -33,7 +33,7 @@ fn messages(key: &[usize], options: &[(&str, &str)]) -> Vec<String> {
         (RowKind::UpdateAfter, row(2, None)),
         (RowKind::Delete, row(3, Some("c"))),
     ];
-    written(key, options, &Changes { tick: 7, entries, conflicts: 0 }).expect("messages")
+    written(key, options, &Changes { tick: 7, entries, conflicts: Vec::new() }).expect("messages")
 }
 fn written(key: &[usize], options: &[(&str, &str)], changes: &Changes) -> Result<Vec<String>> {
     let mut batch = Batch::default();
@@ -42,7 +42,7 @@ fn written(key: &[usize], options: &[(&str, &str)], changes: &Changes) -> Result
     Ok(batch.iter().map(|(key, value)| format!("{} {}", text(key), text(value))).collect())
 }
 fn inserts(rows: Vec<Row>) -> Changes {
-    Changes { tick: 1, entries: rows.into_iter().map(|row| (RowKind::Insert, row)).collect(), conflicts: 0 }
+    Changes { tick: 1, entries: rows.into_iter().map(|row| (RowKind::Insert, row)).collect(), conflicts: Vec::new() }
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn rows_alone() {
     assert_eq!(written(&[], &[("format", "csv"), ("key.fields", "name")], &rows()).expect("rows"), keyed);
     let raw = [("format", "raw"), ("key.fields", "id; shop"), ("value.fields-include", "EXCEPT_KEY")];
     assert_eq!(written(&[], &raw, &rows()).expect("rows"), [r#"{"id":1,"shop":"s"} x"#, r#"{"id":2,"shop":"s"} -"#]);
-    let taken_back = Changes { tick: 7, entries: vec![(RowKind::Delete, row(1, None))], conflicts: 0 };
+    let taken_back = Changes { tick: 7, entries: vec![(RowKind::Delete, row(1, None))], conflicts: Vec::new() };
     let error = written(&[0], &[], &taken_back).expect_err("a delete").to_string();
     assert_eq!(error, "sink \"t\" only appends, but the query takes rows back (-D in tick 7)");
     assert!(!spec(&[], &[]).expect("a sink").takes_retractions());

@@ -70,9 +70,9 @@ impl AggregateUDFImpl for Sum {
             [UInt8 | UInt16] => Int32,
             [UInt32 | UInt64] => Int64,
             [data_type] => {
-                return plan_err!("function \"{}\" does not take {}, cast explicitly", self.name(), type_name(data_type));
+                return plan_err!("function \"{}\" does not take ({})", self.name(), type_name(data_type));
             }
-            _ => return plan_err!("function \"{}\" takes one argument", self.name()),
+            _ => return plan_err!("function \"{}\" takes one argument, not {}", self.name(), types.len()),
         }])
     }
     fn return_type(&self, types: &[ArrowType]) -> Result<ArrowType> {

@@ -1,20 +1,23 @@
 //! `COUNT(DISTINCT a, b)`: the number of different pairs without a NULL in them.
 //!
 //! DataFusion counts one argument. The pair becomes a struct, and since a struct with a NULL inside is itself not NULL, a CASE
-//! keeps such rows out, as the standard wants it.
+//! keeps such rows out, as the standard wants it. A column of a select list that nobody named is called as it was written.
 
+use std::convert::Infallible;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
     BinaryOperator, CaseWhen, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, Value, VisitMut, visit_expressions_mut,
+    FunctionArguments, Ident, ObjectName, Select, SelectItem, Value, VisitMut, VisitorMut, visit_expressions,
+    visit_expressions_mut,
 };
 
 use super::is_called;
 
 /// Rewrites every `COUNT(DISTINCT a, b, ..)` of a tree.
 pub fn merge_distinct_counts(tree: &mut impl VisitMut) {
+    let _ = tree.visit(&mut Names);
     let _: ControlFlow<()> = visit_expressions_mut(tree, |expression| {
         if let Expr::Function(function) = expression {
             merge(function);
@@ -23,15 +26,43 @@ pub fn merge_distinct_counts(tree: &mut impl VisitMut) {
     });
 }
 
+/// Names the columns that count pairs after the text that is there before the rewrite.
+struct Names;
+impl VisitorMut for Names {
+    type Break = Infallible;
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Infallible> {
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) = item
+                && counts_pairs(expr)
+            {
+                let alias = Ident::with_quote('"', expr.to_string());
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+fn counts_pairs(expr: &Expr) -> bool {
+    let found = visit_expressions(expr, |part| match part {
+        Expr::Function(function) if pairs_of(function).is_some() => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    found.is_break()
+}
+/// The arguments of a `COUNT(DISTINCT a, b, ..)` of several.
+fn pairs_of(function: &Function) -> Option<&FunctionArgumentList> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
+    (is_called(&function.name, "count") && distinct && list.args.len() > 1).then_some(list)
+}
+
 fn merge(function: &mut Function) {
-    if !is_called(&function.name, "count") {
+    if pairs_of(function).is_none() {
         return;
     }
     let template = function.clone();
     let FunctionArguments::List(list) = &mut function.args else { return };
-    if list.duplicate_treatment != Some(DuplicateTreatment::Distinct) || list.args.len() < 2 {
-        return;
-    }
     let parts: Option<Vec<Expr>> = list.args.iter().map(expression).collect();
     let Some(parts) = parts else { return };
     if let Some(condition) = all_present(&parts) {
@@ -103,7 +134,7 @@ mod tests {
         check(
             "SELECT count(DISTINCT t.a, b + 1) FILTER (WHERE c) FROM t HAVING COUNT(DISTINCT x, y, z) > 1",
             "SELECT count(DISTINCT CASE WHEN t.a IS NOT NULL AND (b + 1) IS NOT NULL THEN named_struct('c0', t.a, 'c1', b + 1) END) \
-             FILTER (WHERE c) FROM t HAVING COUNT(DISTINCT CASE WHEN x IS NOT NULL AND y IS NOT NULL AND z IS NOT NULL \
+             FILTER (WHERE c) AS \"count(DISTINCT t.a, b + 1) FILTER (WHERE c)\" FROM t HAVING COUNT(DISTINCT CASE WHEN x IS NOT NULL AND y IS NOT NULL AND z IS NOT NULL \
              THEN named_struct('c0', x, 'c1', y, 'c2', z) END) > 1",
         );
     }
