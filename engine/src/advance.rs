@@ -155,7 +155,7 @@ impl Engine {
         later
     }
     /// Opens the sink behind a connector table, once.
-    fn open_sink(&mut self, name: &str) -> Result<()> {
+    pub(crate) fn open_sink(&mut self, name: &str) -> Result<()> {
         let Some(entry) = self.catalog.get(name) else { return Ok(()) };
         let Some((table, connector)) = entry.table().and_then(|table| Some((table, table.connector.as_ref()?))) else {
             return Ok(());

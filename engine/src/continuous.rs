@@ -151,12 +151,7 @@ impl Engine {
     fn check_topic(&self, name: &Name, table: &Table, plan: &Plan) -> Result<()> {
         let Some(connector) = table.connector.as_ref().filter(|connector| is_kafka(connector)) else { return Ok(()) };
         let spec = KafkaSinkSpec::from_options(connector, &table.schema, &table.key)?;
-        if !table.metadata.is_empty() {
-            return Err(EngineError::new(
-                format!("table \"{}\" has METADATA columns, which are not written to a topic", name.object()),
-                "insert into a table without them",
-            ));
-        }
+        check_no_metadata(name, table)?;
         if spec.takes_retractions() || deltaworks_sql::lower::is_append_only(plan, &self.catalog) {
             return Ok(());
         }
@@ -170,7 +165,7 @@ impl Engine {
         ))
     }
     /// A connector table is read or written, not both.
-    fn check_not_read(&self, target: &str) -> Result<()> {
+    pub(crate) fn check_not_read(&self, target: &str) -> Result<()> {
         match self.catalog.dependents(target).first() {
             None => Ok(()),
             Some(reader) => Err(EngineError::new(
@@ -193,6 +188,16 @@ impl Engine {
     }
 }
 
+/// What a source adds to its records is not written.
+pub(crate) fn check_no_metadata(name: &Name, table: &Table) -> Result<()> {
+    if table.metadata.is_empty() {
+        return Ok(());
+    }
+    Err(EngineError::new(
+        format!("table \"{}\" has METADATA columns, which are not written to a topic", name.object()),
+        "insert into a table without them",
+    ))
+}
 /// Whether a sink has one row of each key: what writes rows alone cannot take one back for another.
 pub(crate) fn is_sink_by_key(table: &Table) -> Result<bool> {
     let Some(connector) = table.connector.as_ref().filter(|_| !table.key.is_empty()) else { return Ok(false) };

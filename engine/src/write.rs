@@ -17,6 +17,7 @@ use deltaworks_sql::parser::{Body, ColumnName, Insert, Name, Statement, marked_n
 use sqlparser::ast;
 
 use crate::catalog::Table;
+use crate::continuous::check_no_metadata;
 use crate::copy::at_instant;
 use crate::create::columns_help;
 use crate::error::EngineError;
@@ -24,6 +25,7 @@ use crate::merge::{check_updatable, described};
 use crate::options::Evaluation;
 use crate::query::{Answered, short};
 use crate::script::Engine;
+use crate::sinks::Gathered;
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -54,7 +56,10 @@ impl Engine {
     }
     /// INSERT, one-shot. Returns the number of rows.
     pub(crate) fn insert_once(&mut self, insert: &Insert) -> Result<usize> {
-        let (qualified, table) = self.writable(&insert.table)?;
+        let (qualified, table) = match self.outlet(&insert.table)? {
+            Some(outlet) => outlet,
+            None => self.writable(&insert.table)?,
+        };
         if insert.overwrite {
             return Err(EngineError::new("INSERT OVERWRITE is not supported yet", "use TRUNCATE TABLE, then INSERT INTO"));
         }
@@ -73,9 +78,38 @@ impl Engine {
             check_not_null(&schema, row)?;
         }
         let count = upserts.len();
-        self.write(&qualified, &table, upserts)?;
+        match table.connector.is_some() {
+            true => self.write_out(&qualified, upserts)?,
+            false => self.write(&qualified, &table, upserts)?,
+        }
         self.count_failures(&qualified, failures);
         Ok(count)
+    }
+    /// The table, if what is inserted into it goes out by its connector: nothing may read it in this run.
+    fn outlet(&self, name: &Name) -> Result<Option<(String, Table)>> {
+        self.check_names(std::slice::from_ref(name))?;
+        let qualified = self.catalog.qualify(name);
+        let table = self.catalog.get(&qualified).and_then(|entry| entry.table());
+        let Some(table) = table.filter(|table| table.connector.is_some()) else { return Ok(None) };
+        self.check_not_read(&qualified)?;
+        check_no_metadata(name, table)?;
+        if table.computed.is_some() {
+            return Err(EngineError::new(
+                format!("table \"{}\" computes columns, and VALUES go out as they are", name.object()),
+                "insert into a table without computed columns, or INSERT INTO .. SELECT from one",
+            ));
+        }
+        Ok(Some((qualified, table.clone())))
+    }
+    /// Gives rows to a sink, as one tick of their own.
+    fn write_out(&mut self, name: &str, rows: Vec<(CommandKind, Row)>) -> Result<()> {
+        self.open_sink(name)?;
+        let tick = self.send_tick(Vec::new())?;
+        if let Some(sink) = self.sinks.get(name) {
+            // It is there for as long as its sink is.
+            let _ = sink.sender().send(Gathered::Rows(tick, rows.into_iter().map(|(_, row)| (row, 1)).collect()));
+        }
+        self.complete(tick)
     }
     /// Counts what a statement wrote as NULL under the table, for SHOW ERRORS.
     pub(crate) fn count_failures(&mut self, name: &str, failures: Vec<ExpressionErrors>) {

@@ -28,7 +28,7 @@ const LETTERS: [Letter; 12] = [
     (Some(b"j"), Some(b"{\"id\":\"j\",\"n\":1,\"at\":\"2026-02-30\"}"), Some("at"), "out of range for DATE"),
     (Some(b"k"), Some(&[b'x'; 2000]), None, "too large: 2001 bytes are more than the 1024 of 'errors.record-bytes-max'"),
     (None, None, None, "neither a value nor a key"),
-    (Some(b"\xff\x00"), None, None, "UTF-8"),
+    (Some(b"\xff\x00"), None, Some("id"), "UTF-8"),
 ];
 /// Headers of every letter: twice the same name, nothing, and no value at all.
 const HEADERS: [(&str, Option<&[u8]>); 4] =
@@ -136,7 +136,7 @@ fn whatever_cannot_be_taken_is_a_letter_and_is_repaired() {
     // Four letters are of field n: d, e, g and h.
     let repaired =
         r#"[{"id":"a","n":-128},{"id":"d","n":7},{"id":"e","n":7},{"id":"g","n":7},{"id":"h","n":7},{"id":"z","n":127}]"#;
-    assert_eq!(lines[4..6], [repaired, r#"[{"letters":8,"with_field":3}]"#]);
+    assert_eq!(lines[4..6], [repaired, r#"[{"letters":8,"with_field":4}]"#]);
     assert!(lines[6].contains(r#""count":8"#), "{}", lines[6]);
     for said in [
         "4 rows of e repaired, 4 dead letters removed",
