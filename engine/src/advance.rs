@@ -281,6 +281,10 @@ impl Engine {
             let batches = self.sources.read(&self.options, &mut self.clock, self.timezone, self.host.workers())?;
             self.report_changed_files();
             self.report_news();
+            if self.sources.is_held_up() {
+                self.rest()?;
+                continue;
+            }
             let resting = self.sources.is_resting();
             if !resting || !batches.is_empty() || ticked.elapsed() >= IDLE_TICK {
                 let tick = self.send_read(batches)?;

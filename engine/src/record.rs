@@ -63,6 +63,7 @@ pub fn record(options: &RecordOptions, say: &mut dyn FnMut(&str), stop: &AtomicB
         source.take_news().iter().for_each(|news| say(news));
         recording.meet(source.topics(), &source.progress())?;
         recording.write(source.topics(), &records)?;
+        source.acknowledge();
         taken += records.len() as u64;
         match state {
             ReadState::End => break,

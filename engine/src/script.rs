@@ -86,7 +86,7 @@ impl Engine {
         let session = Session::new(timezone)?;
         session.create_schema(catalog::DEFAULT_SCHEMA)?;
         let pace = options.replay_speed.map(|speed| Pace::new(speed, Box::new(WallTimer::new(Arc::clone(&stop)))));
-        let mut sources = Sources::new(pace);
+        let mut sources = Sources::new(pace, Arc::clone(&stop));
         if let Some(dir) = &options.record {
             sources.record(Recording::create(dir, false)?);
         }

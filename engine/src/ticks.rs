@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deltaworks_connectors::decode::{TableFormat, TopicFilter};
+use deltaworks_connectors::decode::{Prepared, TableFormat, TopicFilter};
 use deltaworks_connectors::error::Error;
 use deltaworks_connectors::file::FileSource;
 use deltaworks_connectors::folder::FolderSource;
@@ -92,12 +94,14 @@ struct Source {
     idle: bool,
     /// Whether it found that more was there already and is still on its way.
     behind: bool,
+    /// What was taken for the tick that comes next.
+    taken: Records,
     /// The pipe that it is read for.
     pipe: Option<String>,
 }
 impl Source {
     fn new(feed: Feed, readers: Vec<Reader>) -> Self {
-        Source { feed, readers, ended: false, idle: false, behind: false, pipe: None }
+        Source { feed, readers, ended: false, idle: false, behind: false, taken: Records::new(), pipe: None }
     }
 }
 
@@ -113,6 +117,14 @@ pub(crate) struct Sources {
     pub(crate) progress: Progress,
     /// Where what is read from topics is written down.
     recording: Option<Recording>,
+    /// Set once the run is to stop.
+    stop: Arc<AtomicBool>,
+    /// While what was taken cannot be decoded yet, because something outside does not answer: what else the tick has.
+    held: Option<Vec<(InputId, InputBatch)>>,
+    /// Whether that was said.
+    said_held: bool,
+    /// What happened and is to be said.
+    news: Vec<String>,
 }
 
 /// How far a partition of a table was read.
@@ -162,9 +174,9 @@ fn open_files(name: &str, table: &Table) -> Result<(FileSource, Option<Timestamp
 }
 
 impl Sources {
-    /// Sources whose replay goes at a pace.
-    pub(crate) fn new(pace: Option<Pace>) -> Self {
-        Sources { pace, ..Sources::default() }
+    /// Sources whose replay goes at a pace, and that wait for nothing any more once `stop` is set.
+    pub(crate) fn new(pace: Option<Pace>, stop: Arc<AtomicBool>) -> Self {
+        Sources { pace, stop, ..Sources::default() }
     }
     /// Whether ticks come at the pace of a recording.
     pub(crate) fn is_paced(&self) -> bool {
@@ -248,7 +260,7 @@ impl Sources {
             missing.map_or(error.clone(), |table| table.at(error))
         })?;
         let log = TickLog::open(dir)?.map(|log| log.ticks.into_iter());
-        let readers = tables.iter().map(|table| table.reader(replay.topics())).collect::<Result<Vec<_>>>()?;
+        let readers = tables.iter().map(|table| table.reader(replay.topics(), &self.stop)).collect::<Result<Vec<_>>>()?;
         self.open.push(Source::new(Feed::Recording { replay, log }, readers));
         Ok(())
     }
@@ -278,7 +290,7 @@ impl Sources {
                     "give all tables of a topic the same brokers and 'scan.*' options, or run it without --record",
                 )));
             }
-            let readers = group.iter().map(|table| table.reader(kafka.topics())).collect::<Result<Vec<_>>>()?;
+            let readers = group.iter().map(|table| table.reader(kafka.topics(), &self.stop)).collect::<Result<Vec<_>>>()?;
             self.open.push(Source::new(Feed::Kafka(Box::new(kafka)), readers));
         }
         Ok(())
@@ -295,7 +307,7 @@ impl Sources {
     }
     /// Whether every started source has ended or has nothing for now.
     pub(crate) fn idle(&self) -> bool {
-        self.open.iter().all(|source| source.ended || source.idle)
+        !self.is_held_up() && self.open.iter().all(|source| source.ended || source.idle)
     }
     /// Whether a source still gets what was there before.
     pub(crate) fn is_behind(&self) -> bool {
@@ -309,9 +321,13 @@ impl Sources {
     pub(crate) fn is_live(&self) -> bool {
         self.open.iter().any(|source| matches!(source.feed, Feed::Kafka(_)) && !source.ended)
     }
+    /// Whether what was taken waits for something outside, so that there is no tick.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.held.is_some()
+    }
     /// Waits until something may have come, at most so long.
     pub(crate) fn wait(&self, at_most: Duration) {
-        if self.is_live() { self.bell.wait(at_most) } else { std::thread::sleep(at_most) }
+        if self.is_live() && !self.is_held_up() { self.bell.wait(at_most) } else { std::thread::sleep(at_most) }
     }
     /// Asks again the sources that had nothing. With `arrived`, those behind which brokers stand are behind until they have what
     /// is there by now.
@@ -325,13 +341,14 @@ impl Sources {
             }
         }
     }
-    /// What happened to brokers and topics.
+    /// What happened to brokers, topics and schema registries.
     pub(crate) fn take_news(&mut self) -> Vec<String> {
         let news = self.open.iter_mut().filter_map(|source| match &mut source.feed {
             Feed::Kafka(kafka) => Some(kafka.take_news()),
             _ => None,
         });
-        news.flatten().collect()
+        let own = std::mem::take(&mut self.news);
+        news.flatten().chain(own).collect()
     }
     /// What is there and cannot be read yet: files that may still grow.
     pub(crate) fn waiting(&self) -> Vec<PathBuf> {
@@ -355,9 +372,10 @@ impl Sources {
     }
     /// Whether every started source has ended.
     pub(crate) fn ended(&self) -> bool {
-        self.open.iter().all(|source| source.ended)
+        !self.is_held_up() && self.open.iter().all(|source| source.ended)
     }
-    /// Reads and decodes one tick's records: per input, its commands.
+    /// Reads and decodes one tick's records: per input, its commands. What cannot be decoded yet is held, and nothing more is read
+    /// until it can be: a tick has the records that it would have had.
     pub(crate) fn read(
         &mut self,
         options: &Options,
@@ -365,18 +383,30 @@ impl Sources {
         timezone: chrono_tz::Tz,
         workers: usize,
     ) -> Result<Vec<(InputId, InputBatch)>> {
+        // One instant for all that a tick takes in.
+        let present = clock.now();
+        let batches = match self.held.take() {
+            Some(held) => held,
+            None => self.take(options, clock, workers)?,
+        };
+        if let Some(reason) = self.unprepared() {
+            self.hold_up(reason, batches);
+            return Ok(Vec::new());
+        }
+        self.decode(batches, clock, (present, timezone))
+    }
+    /// Takes one tick's records; those of files that are merged are decoded at once.
+    fn take(&mut self, options: &Options, clock: &mut Clock, workers: usize) -> Result<Vec<(InputId, InputBatch)>> {
         let mut batches = Vec::new();
         let (records_max, bytes_max) = (options.tick_records, TICK_BYTES * workers);
         let mut running = self.open.iter().filter(|source| !source.ended).count();
-        // One instant for all that a tick takes in.
-        let present = clock.now();
         for source in self.open.iter_mut().filter(|source| !source.ended) {
             if let Feed::Ordered(files) = &mut source.feed {
                 let state = read_ordered(files, &mut source.readers, records_max, clock, &mut self.progress, &mut batches)?;
                 source.ended = state == ReadState::End;
                 continue;
             }
-            let mut records = Records::new();
+            let records = &mut source.taken;
             let mut end = i64::MAX;
             if let Some(pace) = &mut self.pace {
                 let (due, frame_end) = source.feed.due(pace);
@@ -391,17 +421,17 @@ impl Sources {
                 Feed::Recording { replay, log: Some(log) } => match log.next() {
                     Some(tick) => {
                         clock.saw_tick(tick.clock_us);
-                        replay.read_tick(&tick, &mut records)?;
+                        replay.read_tick(&tick, records)?;
                         ReadState::More
                     }
                     None => ReadState::End,
                 },
-                Feed::Recording { replay, log: None } => replay.read_before(end, records_max, bytes_max, &mut records)?,
-                Feed::Files(files) => files.read(records_max, bytes_max, &mut records)?,
+                Feed::Recording { replay, log: None } => replay.read_before(end, records_max, bytes_max, records)?,
+                Feed::Files(files) => files.read(records_max, bytes_max, records)?,
                 Feed::Ordered(_) => ReadState::End,
                 Feed::Kafka(kafka) => {
                     let known = kafka.topics().len();
-                    let state = kafka.read(records_max, bytes_max, &mut records)?;
+                    let state = kafka.read(records_max, bytes_max, records)?;
                     if kafka.topics().len() > known {
                         source.readers.iter_mut().for_each(|reader| reader.meet(kafka.topics()));
                     }
@@ -409,7 +439,7 @@ impl Sources {
                 }
                 Feed::Folder(folder) => {
                     let known = folder.topics().len();
-                    let state = folder.read(records_max, bytes_max, &mut records)?;
+                    let state = folder.read(records_max, bytes_max, records)?;
                     if folder.topics().len() > known {
                         let topics = TopicFilter::all(folder.topics());
                         source.readers.iter_mut().for_each(|reader| reader.topics = topics.clone());
@@ -420,18 +450,58 @@ impl Sources {
             source.idle = state == ReadState::Idle;
             source.behind = state == ReadState::Behind;
             source.ended = state == ReadState::End;
+        }
+        Ok(batches)
+    }
+    /// Why what was taken cannot be decoded yet.
+    fn unprepared(&mut self) -> Option<String> {
+        let mut readers = self.open.iter_mut().filter(|source| !source.taken.is_empty()).flat_map(|source| {
+            let Source { readers, taken, .. } = source;
+            readers.iter_mut().map(|reader| reader.decoder.prepare(taken, &reader.topics))
+        });
+        let unprepared = readers.find_map(|prepared| match prepared {
+            Prepared::Ready => None,
+            Prepared::NotYet(reason) => Some(reason),
+        });
+        drop(readers);
+        unprepared
+    }
+    /// Holds what was taken, and says so once.
+    fn hold_up(&mut self, reason: String, batches: Vec<(InputId, InputBatch)>) {
+        self.held = Some(batches);
+        if !self.said_held && !self.stop.load(Ordering::Relaxed) {
+            self.said_held = true;
+            self.news.push(format!("warning: {reason}; what is read waits for it"));
+        }
+    }
+    /// Decodes what was taken.
+    fn decode(
+        &mut self,
+        mut batches: Vec<(InputId, InputBatch)>,
+        clock: &mut Clock,
+        (present, timezone): (i64, chrono_tz::Tz),
+    ) -> Result<Vec<(InputId, InputBatch)>> {
+        if std::mem::take(&mut self.said_held) {
+            self.news.push("the schema registry answers again; reading goes on".to_string());
+        }
+        for source in self.open.iter_mut() {
+            let Source { feed, readers, taken, .. } = source;
             // Recorded ticks bring their clock with them.
-            let has_clock = matches!(source.feed, Feed::Recording { log: Some(_), .. });
-            if let Some(latest) = records.latest().filter(|_| !has_clock) {
+            let has_clock = matches!(feed, Feed::Recording { log: Some(_), .. });
+            if let Some(latest) = taken.latest().filter(|_| !has_clock) {
                 clock.saw_record(latest);
             }
-            if let (Some(recording), Some((topics, _))) = (&mut self.recording, source.feed.recorded()) {
-                recording.write(topics, &records)?;
+            if let (Some(recording), Some((topics, _))) = (&mut self.recording, feed.recorded()) {
+                recording.write(topics, taken)?;
             }
-            self.progress.records += records.len() as u64;
+            self.progress.records += taken.len() as u64;
             let seen_at = if clock.is_of_records() { clock.now() } else { present };
-            for reader in &mut source.readers {
-                reader.decode(&records, (seen_at, timezone), &mut self.progress, &mut batches)?;
+            for reader in readers.iter_mut().filter(|_| !taken.is_empty()) {
+                reader.decode(taken, (seen_at, timezone), &mut self.progress, &mut batches)?;
+            }
+            taken.clear();
+            if let Feed::Kafka(kafka) = feed {
+                kafka.acknowledge();
             }
         }
         Ok(batches)

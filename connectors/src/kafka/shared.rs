@@ -73,7 +73,9 @@ pub(super) struct State {
     pub(super) failure: Option<Error>,
     /// Whether no broker answers.
     pub(super) away: bool,
-    /// Up to where each partition was taken.
+    /// Up to where each partition was handed out.
+    pub(super) delivered: Vec<i64>,
+    /// Up to where each partition was taken in by whoever reads: it may be committed.
     pub(super) taken: Vec<i64>,
     /// Whether what is there now is to be the target.
     pub(super) retarget: bool,

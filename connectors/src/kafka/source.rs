@@ -186,10 +186,10 @@ impl KafkaSource {
     fn has_ended(&self) -> bool {
         self.bounded && self.lanes.iter().all(|lane| lane.standing.ended && lane.head().is_none())
     }
-    /// Tells the thread how far everything was taken, for whoever looks at the group's offsets.
-    fn acknowledge(&mut self) {
-        let taken = self.lanes.iter().map(|lane| i64::try_from(lane.next_offset).unwrap_or(i64::MAX)).collect();
-        self.shared.lock().taken = taken;
+    /// What was read is taken in: from here on the group's offsets may say so.
+    pub fn acknowledge(&mut self) {
+        let mut state = self.shared.lock();
+        state.taken = state.delivered.clone();
     }
 }
 
@@ -212,7 +212,8 @@ impl RecordSource for KafkaSource {
             self.pending.iter().for_each(|record| into.push(record));
         }
         self.pending.clear();
-        self.acknowledge();
+        let next = |lane: &Lane| i64::try_from(lane.next_offset).unwrap_or(i64::MAX);
+        self.shared.lock().delivered = self.lanes.iter().map(next).collect();
         Ok(match merged {
             Merged::All if self.has_ended() => ReadState::End,
             Merged::All => ReadState::Idle,
