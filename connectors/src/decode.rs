@@ -12,8 +12,11 @@ use deltaworks_dataflow::row::is_null_field;
 use deltaworks_dataflow::{Column, Command, CommandKind, DataType, Datum, Position, Row, Schema};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
+use crate::format::avro::{Avro, DebeziumAvro};
 use crate::format::csv::Csv;
 use crate::format::debezium::Debezium;
 use crate::format::json::{Conversion, Field, Json, utf8};
@@ -124,6 +127,8 @@ impl TableFormat {
             Format::Csv => self.upserts(Csv::new(table.in_value()?, &table.options, "table")?)?,
             Format::Raw => self.upserts(Raw::new(table)?)?,
             Format::Packed => self.upserts(Packed::new(table))?,
+            Format::Avro => self.upserts(Avro::new(table)?)?,
+            Format::DebeziumAvro => Box::new(TableDecoder::new(self, DebeziumAvro::new(table)?)?),
             Format::Debezium => Box::new(TableDecoder::new(self, Debezium::new(table)?)?),
         })
     }
@@ -171,6 +176,26 @@ impl TableFormat {
 pub trait Decoder: Send {
     /// Decodes the records whose topics `topics` holds, in order, and adds what they give to `out`.
     fn decode(&mut self, records: &Records, topics: &TopicFilter, out: &mut Decoded);
+    /// Makes sure that what decoding needs from outside is there. Whatever waits outside ends once `stop` is set.
+    ///
+    /// # Errors
+    /// Within seconds, where it is not.
+    fn open(&mut self, _stop: &Arc<AtomicBool>) -> Result<()> {
+        Ok(())
+    }
+    /// Gets what decoding these records needs from outside. They may be decoded only once it has come.
+    fn prepare(&mut self, _records: &Records, _topics: &TopicFilter) -> Prepared {
+        Prepared::Ready
+    }
+}
+
+/// Whether records can be decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prepared {
+    /// They can.
+    Ready,
+    /// Not now, for this reason: ask again soon.
+    NotYet(String),
 }
 
 /// What decoding gives.
@@ -345,6 +370,17 @@ impl Order {
 }
 
 impl<F: RecordFormat> Decoder for TableDecoder<F> {
+    fn open(&mut self, stop: &Arc<AtomicBool>) -> Result<()> {
+        self.format.open(stop)?;
+        self.row.key_reader.open(stop)
+    }
+    fn prepare(&mut self, records: &Records, topics: &TopicFilter) -> Prepared {
+        let wanted = || records.iter().filter(|record| record.broken.is_none() && topics.name(record.topic).is_some());
+        match self.format.prepare(&mut wanted().filter_map(|record| record.value)) {
+            Prepared::Ready => self.row.key_reader.prepare(&mut wanted().filter_map(|record| record.key)),
+            not_yet => not_yet,
+        }
+    }
     fn decode(&mut self, records: &Records, topics: &TopicFilter, out: &mut Decoded) {
         for record in records.iter() {
             let Some(topic) = topics.name(record.topic) else { continue };

@@ -110,6 +110,32 @@ pub enum Error {
         /// The formats that may stand here.
         known: String,
     },
+    /// A format that this build does not have.
+    #[error("unknown format \"{name}\"")]
+    NotBuilt {
+        /// The format.
+        name: String,
+        /// The feature that it is behind.
+        feature: &'static str,
+    },
+    /// No schema registry answers.
+    #[error("could not reach the schema registry at \"{registry}\": {reason}")]
+    RegistryAway {
+        /// The registry.
+        registry: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Something that a schema registry does not do.
+    #[error("the schema registry at \"{registry}\" refused {what}: {reason}")]
+    RegistryRefused {
+        /// The registry.
+        registry: String,
+        /// What it was asked for.
+        what: String,
+        /// What it said.
+        reason: String,
+    },
     /// A table has an option that its connector does not know.
     #[error("unknown option \"{name}\" of connector \"{connector}\"")]
     UnknownOption {
@@ -288,6 +314,11 @@ impl Error {
             Error::Parquet { .. } => "check the file, and compare its columns with the table's".into(),
             Error::UnknownConnector { .. } => format!("connectors are {}", crate::options::connector_names()),
             Error::UnknownFormat { known, .. } => format!("formats are {known}"),
+            Error::NotBuilt { feature, .. } => format!("it needs a build of deltaworks with `--features {feature}`"),
+            Error::RegistryAway { .. } => "check 'avro-confluent.url', and that a schema registry listens there".into(),
+            Error::RegistryRefused { .. } => {
+                "check the user, its rights, and under which subject with which compatibility the schema is registered".into()
+            }
             Error::UnknownOption { known, .. } => format!("options are {known}"),
             Error::MissingOption { name, .. } => format!("add '{name}' = '..' to the table's WITH"),
             Error::InvalidOption { expected, .. } => format!("expected {expected}"),

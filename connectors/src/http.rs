@@ -22,13 +22,13 @@ use crate::format::text::{write_json_string, write_json_value};
 use crate::options::Options;
 
 /// The first pause before a call is tried again; it doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a pause goes on without a look whether the run is stopped.
-const PAUSE_STEP: Duration = Duration::from_millis(50);
+pub(crate) const PAUSE_STEP: Duration = Duration::from_millis(50);
 /// The largest answer that is read, in bytes.
-const ANSWER_BYTES: u64 = 64 << 20;
+pub(crate) const ANSWER_BYTES: u64 = 64 << 20;
 
 /// Where and how functions are called.
 #[derive(Clone, Debug)]
@@ -122,12 +122,8 @@ struct Refusal {
 impl HttpFunction {
     /// The function of that name, its argument types and the type of its result.
     pub fn new(endpoint: Endpoint, name: &str, arguments: Vec<DataType>, returns: DataType) -> HttpFunction {
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(endpoint.timeout))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .build();
-        HttpFunction { endpoint, name: name.to_string(), arguments, returns, agent: config.into() }
+        let agent = agent(endpoint.timeout);
+        HttpFunction { endpoint, name: name.to_string(), arguments, returns, agent }
     }
     /// Calls the function for rows of arguments; the answers come in the order of the rows. Ends early, with failures, once
     /// `stop` is set.
@@ -240,8 +236,13 @@ impl HttpFunction {
     }
 }
 
+/// A client whose calls take at most so long. A status is an answer, whatever it is, and nothing is asked elsewhere.
+pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false);
+    config.max_redirects(0).build().into()
+}
 /// Waits, in steps; false where the run is stopped meanwhile.
-fn wait(pause: Duration, stop: &AtomicBool) -> bool {
+pub(crate) fn wait(pause: Duration, stop: &AtomicBool) -> bool {
     let mut left = pause;
     while !left.is_zero() && !stop.load(Ordering::Relaxed) {
         let step = left.min(PAUSE_STEP);
@@ -251,11 +252,11 @@ fn wait(pause: Duration, stop: &AtomicBool) -> bool {
     !stop.load(Ordering::Relaxed)
 }
 /// The beginning of an answer, for a message.
-fn start(text: &str) -> String {
+pub(crate) fn start(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     let start: String = line.chars().take(200).collect();
     if start.is_empty() { start } else { format!(": {start}") }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

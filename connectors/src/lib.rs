@@ -36,7 +36,7 @@ pub mod recorded;
 pub mod sink;
 pub mod source;
 
-pub use decode::{DeadLetter, Decoded, Decoder, Metadata, MetadataColumn, TableFormat, TopicFilter};
+pub use decode::{DeadLetter, Decoded, Decoder, Metadata, MetadataColumn, Prepared, TableFormat, TopicFilter};
 pub use error::{Error, Result};
 pub use file::FileSource;
 pub use folder::FolderSource;

@@ -38,6 +38,14 @@ const PART_OPTIONS: &[&str] = &[
     "debezium-json.timestamp-unit",
     "debezium-json.decimal",
     "csv.*",
+    "avro-confluent.url",
+    "avro-confluent.subject",
+    "avro-confluent.basic-auth.credentials-source",
+    "avro-confluent.basic-auth.user-info",
+    "debezium-avro-confluent.url",
+    "debezium-avro-confluent.subject",
+    "debezium-avro-confluent.basic-auth.credentials-source",
+    "debezium-avro-confluent.basic-auth.user-info",
 ];
 /// Options of topics.
 const KAFKA_OPTIONS: &[&str] = &[
@@ -104,6 +112,12 @@ impl Options {
     /// The options as the format of keys sees them: `key.json.x` is `json.x`; what stands there without it is the value's.
     pub fn of_key(&self) -> Options {
         Options { values: self.behind("key.").collect() }
+    }
+    /// The same options and more, which win.
+    #[cfg(feature = "avro")]
+    pub(crate) fn with(mut self, more: impl IntoIterator<Item = (String, String)>) -> Options {
+        self.values.extend(more);
+        self
     }
     fn behind(&self, part: &str) -> impl Iterator<Item = (String, String)> {
         let named = move |(name, value): (&String, &String)| {
@@ -213,8 +227,15 @@ pub fn masked<'v>(name: &str, value: &'v str) -> &'v str {
 }
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
+    if name.ends_with("user-info") {
+        return true;
+    }
     // How keys of records are written is no secret; neither are options of columns that are called so.
-    if name.starts_with("key.") || name.starts_with("fields.") || name.contains("map-null-key") {
+    if name.ends_with("credentials-source")
+        || name.starts_with("key.")
+        || name.starts_with("fields.")
+        || name.contains("map-null-key")
+    {
         return false;
     }
     name.split(['.', '-', '_']).any(|word| {
@@ -344,10 +365,18 @@ mod tests {
             "client_secret",
             "sasl.mechanism",
             "token",
+            "key.avro-confluent.basic-auth.user-info",
         ] {
             assert_eq!(masked(name, "v"), "***", "{name}");
         }
-        for name in ["key.format", "key.fields", "topic", "ssl.keystore.location", "fields.key.agg"] {
+        for name in [
+            "key.format",
+            "key.fields",
+            "topic",
+            "ssl.keystore.location",
+            "fields.key.agg",
+            "avro-confluent.basic-auth.credentials-source",
+        ] {
             assert_eq!(masked(name, "v"), "v", "{name}");
         }
         let options = Options::new([("password", "p")]);

@@ -346,6 +346,10 @@ impl Engine {
             self.report_changed_files();
             self.report_news();
             self.report_crowded_out(false);
+            if self.sources.is_held_up() {
+                self.rest()?;
+                continue;
+            }
             let resting = self.sources.is_resting();
             if !resting || !batches.is_empty() || ticked.elapsed() >= IDLE_TICK {
                 let tick = self.send_read(batches)?;

@@ -59,7 +59,9 @@ impl Engine {
         while !self.sources.ended() && !self.sources.idle() && !self.stopped() {
             let next = self.sources.read(&self.options, &mut self.clock, self.timezone, self.host.workers())?;
             // Sources say that they have ended one read late: then the last one had nothing.
-            if !next.is_empty() {
+            if self.sources.is_held_up() {
+                self.sources.wait(Duration::from_millis(50));
+            } else if !next.is_empty() {
                 self.send_tick(std::mem::replace(&mut last, next))?;
             }
         }

@@ -65,6 +65,8 @@ pub fn record(options: &RecordOptions, say: &mut dyn FnMut(&str), stop: &Arc<Ato
         recording.meet(source.topics(), &source.progress())?;
         recording.write(source.topics(), &records)?;
         taken += records.len() as u64;
+        source.note_tick(taken);
+        source.done(taken);
         match state {
             ReadState::End => break,
             ReadState::More => {}

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deltaworks_connectors::decode::{Refused, TableFormat, TopicFilter};
+use deltaworks_connectors::decode::{Prepared, Refused, TableFormat, TopicFilter};
 use deltaworks_connectors::error::Error;
 use deltaworks_connectors::file::FileSource;
 use deltaworks_connectors::folder::FolderSource;
@@ -95,12 +95,14 @@ struct Source {
     idle: bool,
     /// Whether it found that more was there already and is still on its way.
     behind: bool,
+    /// What was taken for the tick that comes next.
+    taken: Records,
     /// The pipe that it is read for.
     pipe: Option<String>,
 }
 impl Source {
     fn new(feed: Feed, readers: Vec<Reader>) -> Self {
-        Source { feed, readers, ended: false, idle: false, behind: false, pipe: None }
+        Source { feed, readers, ended: false, idle: false, behind: false, taken: Records::new(), pipe: None }
     }
 }
 
@@ -120,6 +122,12 @@ pub(crate) struct Sources {
     recording: Option<Recording>,
     /// The ticks of the recording that is replayed, where it has them.
     log: Option<TicksToCome>,
+    /// While what was taken cannot be decoded yet, because something outside does not answer: what else the tick has.
+    held: Option<Vec<(InputId, InputBatch)>>,
+    /// Whether that was said.
+    said_held: bool,
+    /// What happened and is to be said.
+    news: Vec<String>,
 }
 
 /// How far a partition of a table was read.
@@ -266,7 +274,7 @@ impl Sources {
             let error = EngineError::from(error);
             missing.map_or(error.clone(), |table| table.at(error))
         })?;
-        let readers = tables.iter().map(|table| table.reader(replay.topics())).collect::<Result<Vec<_>>>()?;
+        let readers = tables.iter().map(|table| table.reader(replay.topics(), &self.stop)).collect::<Result<Vec<_>>>()?;
         self.open.push(Source::new(Feed::Recording(replay), readers));
         Ok(())
     }
@@ -296,7 +304,7 @@ impl Sources {
                     "give all tables of a topic the same brokers and 'scan.*' options, or run it without --record",
                 )));
             }
-            let readers = group.iter().map(|table| table.reader(kafka.topics())).collect::<Result<Vec<_>>>()?;
+            let readers = group.iter().map(|table| table.reader(kafka.topics(), &self.stop)).collect::<Result<Vec<_>>>()?;
             self.open.push(Source::new(Feed::Kafka(Box::new(kafka)), readers));
         }
         Ok(())
@@ -313,7 +321,7 @@ impl Sources {
     }
     /// Whether every started source has ended or has nothing for now.
     pub(crate) fn idle(&self) -> bool {
-        self.open.iter().all(|source| source.ended || source.idle)
+        !self.is_held_up() && self.open.iter().all(|source| source.ended || source.idle)
     }
     /// Whether a source still gets what was there before.
     pub(crate) fn is_behind(&self) -> bool {
@@ -331,9 +339,13 @@ impl Sources {
     pub(crate) fn is_live(&self) -> bool {
         self.open.iter().any(|source| matches!(source.feed, Feed::Kafka(_)) && !source.ended)
     }
+    /// Whether what was taken waits for something outside, so that there is no tick.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.held.is_some()
+    }
     /// Waits until something may have come, at most so long.
     pub(crate) fn wait(&self, at_most: Duration) {
-        if self.is_live() { self.bell.wait(at_most) } else { std::thread::sleep(at_most) }
+        if self.is_live() && !self.is_held_up() { self.bell.wait(at_most) } else { std::thread::sleep(at_most) }
     }
     /// Asks again the sources that had nothing. With `arrived`, those behind which brokers stand are behind until they have what
     /// is there by now.
@@ -347,9 +359,10 @@ impl Sources {
             }
         }
     }
-    /// What happened to brokers and topics.
+    /// What happened to brokers, topics and schema registries.
     pub(crate) fn take_news(&mut self) -> Vec<String> {
-        self.kafka().flat_map(KafkaSource::take_news).collect()
+        let own = std::mem::take(&mut self.news);
+        self.kafka().flat_map(KafkaSource::take_news).chain(own).collect()
     }
     /// Tells consumer groups that everything up to a tick is done with.
     pub(crate) fn done(&mut self, upto: Time) {
@@ -391,9 +404,10 @@ impl Sources {
     }
     /// Whether every started source has ended.
     pub(crate) fn ended(&self) -> bool {
-        self.open.iter().all(|source| source.ended)
+        !self.is_held_up() && self.open.iter().all(|source| source.ended)
     }
-    /// Reads and decodes one tick's records: per input, its commands.
+    /// Reads and decodes one tick's records: per input, its commands. What cannot be decoded yet is held, and nothing more is read
+    /// until it can be: a tick has the records that it would have had.
     pub(crate) fn read(
         &mut self,
         options: &Options,
@@ -401,11 +415,23 @@ impl Sources {
         timezone: chrono_tz::Tz,
         workers: usize,
     ) -> Result<Vec<(InputId, InputBatch)>> {
+        // One instant for all that a tick takes in.
+        let present = clock.now();
+        let batches = match self.held.take() {
+            Some(held) => held,
+            None => self.take(options, clock, workers)?,
+        };
+        if let Some(reason) = self.unprepared() {
+            self.hold_up(reason, batches);
+            return Ok(Vec::new());
+        }
+        self.decode(batches, clock, (present, timezone))
+    }
+    /// Takes one tick's records; those of files that are merged are decoded at once.
+    fn take(&mut self, options: &Options, clock: &mut Clock, workers: usize) -> Result<Vec<(InputId, InputBatch)>> {
         let mut batches = Vec::new();
         let (records_max, bytes_max) = (options.tick_records, TICK_BYTES * workers);
         let mut running = self.open.iter().filter(|source| !source.ended).count();
-        // One instant for all that a tick takes in.
-        let present = clock.now();
         let (has_log, next_clock) = (self.log.is_some(), self.log.as_ref().and_then(TicksToCome::next_clock));
         let mut recorded: Option<RecordedTick> = None;
         for source in self.open.iter_mut().filter(|source| !source.ended) {
@@ -414,7 +440,7 @@ impl Sources {
                 source.ended = state == ReadState::End;
                 continue;
             }
-            let mut records = Records::new();
+            let records = &mut source.taken;
             let mut end = i64::MAX;
             if let Some(pace) = &mut self.pace {
                 let (due, frame_end) = source.feed.due(pace, next_clock.map(|clock| clock / 1000), has_log);
@@ -433,19 +459,19 @@ impl Sources {
                         match &recorded {
                             Some(tick) => {
                                 clock.saw_tick(tick.clock_us);
-                                replay.read_tick(tick, &mut records)?;
+                                replay.read_tick(tick, records)?;
                                 ReadState::More
                             }
                             None => ReadState::End,
                         }
                     }
-                    None => replay.read_before(end, records_max, bytes_max, &mut records)?,
+                    None => replay.read_before(end, records_max, bytes_max, records)?,
                 },
-                Feed::Files(files) => files.read(records_max, bytes_max, &mut records)?,
+                Feed::Files(files) => files.read(records_max, bytes_max, records)?,
                 Feed::Ordered(_) => ReadState::End,
                 Feed::Kafka(kafka) => {
                     let known = kafka.topics().len();
-                    let state = kafka.read(records_max, bytes_max, &mut records)?;
+                    let state = kafka.read(records_max, bytes_max, records)?;
                     if kafka.topics().len() > known {
                         source.readers.iter_mut().for_each(|reader| reader.meet(kafka.topics()));
                     }
@@ -453,7 +479,7 @@ impl Sources {
                 }
                 Feed::Folder(folder) => {
                     let known = folder.topics().len();
-                    let state = folder.read(records_max, bytes_max, &mut records)?;
+                    let state = folder.read(records_max, bytes_max, records)?;
                     if folder.topics().len() > known {
                         let topics = TopicFilter::all(folder.topics());
                         source.readers.iter_mut().for_each(|reader| reader.topics = topics.clone());
@@ -464,19 +490,56 @@ impl Sources {
             source.idle = state == ReadState::Idle;
             source.behind = state == ReadState::Behind;
             source.ended = state == ReadState::End;
+        }
+        Ok(batches)
+    }
+    /// Why what was taken cannot be decoded yet.
+    fn unprepared(&mut self) -> Option<String> {
+        let mut readers = self.open.iter_mut().filter(|source| !source.taken.is_empty()).flat_map(|source| {
+            let Source { readers, taken, .. } = source;
+            readers.iter_mut().map(|reader| reader.decoder.prepare(taken, &reader.topics))
+        });
+        let unprepared = readers.find_map(|prepared| match prepared {
+            Prepared::Ready => None,
+            Prepared::NotYet(reason) => Some(reason),
+        });
+        drop(readers);
+        unprepared
+    }
+    /// Holds what was taken, and says so once.
+    fn hold_up(&mut self, reason: String, batches: Vec<(InputId, InputBatch)>) {
+        self.held = Some(batches);
+        if !self.said_held && !self.stop.load(Ordering::Relaxed) {
+            self.said_held = true;
+            self.news.push(format!("warning: {reason}; what is read waits for it"));
+        }
+    }
+    /// Decodes what was taken.
+    fn decode(
+        &mut self,
+        mut batches: Vec<(InputId, InputBatch)>,
+        clock: &mut Clock,
+        (present, timezone): (i64, chrono_tz::Tz),
+    ) -> Result<Vec<(InputId, InputBatch)>> {
+        if std::mem::take(&mut self.said_held) {
+            self.news.push("the schema registry answers again; reading goes on".to_string());
+        }
+        for source in self.open.iter_mut() {
+            let Source { feed, readers, taken, .. } = source;
             // Recorded ticks bring their clock with them.
-            let has_clock = has_log && matches!(source.feed, Feed::Recording(_));
-            if let Some(latest) = records.latest().filter(|_| !has_clock) {
+            let has_clock = self.log.is_some() && matches!(feed, Feed::Recording(_));
+            if let Some(latest) = taken.latest().filter(|_| !has_clock) {
                 clock.saw_record(latest);
             }
-            if let (Some(recording), Some((topics, _))) = (&mut self.recording, source.feed.recorded()) {
-                recording.write(topics, &records)?;
+            if let (Some(recording), Some((topics, _))) = (&mut self.recording, feed.recorded()) {
+                recording.write(topics, taken)?;
             }
-            self.progress.records += records.len() as u64;
+            self.progress.records += taken.len() as u64;
             let seen_at = if clock.is_of_records() { clock.now() } else { present };
-            for reader in &mut source.readers {
-                reader.decode(&records, (seen_at, timezone), &mut self.progress, &mut batches)?;
+            for reader in readers.iter_mut().filter(|_| !taken.is_empty()) {
+                reader.decode(taken, (seen_at, timezone), &mut self.progress, &mut batches)?;
             }
+            taken.clear();
         }
         Ok(batches)
     }

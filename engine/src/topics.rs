@@ -1,6 +1,8 @@
 //! Tables that read topics: which ones, of which brokers or recordings, and from where to where.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use deltaworks_connectors::decode::TopicFilter;
 use deltaworks_connectors::error::Error;
@@ -35,10 +37,11 @@ impl<'a> TopicTable<'a> {
         error.in_column(self.entry.position.0, self.entry.position.1)
     }
     /// What reads its topics among those of a source.
-    pub(crate) fn reader(&self, topics: &[String]) -> Result<Reader> {
+    pub(crate) fn reader(&self, topics: &[String], stop: &Arc<AtomicBool>) -> Result<Reader> {
         let filter = TopicFilter::new(topics, |topic| self.topics.matches(topic));
         let reader = table_format(self.table).and_then(|format| Reader::new(self.name, self.table, &format, filter));
-        let reader = reader.map_err(|error| self.at(error))?;
+        let mut reader = reader.map_err(|error| self.at(error))?;
+        reader.decoder.open(stop).map_err(|error| self.at(error.into()))?;
         Ok(Reader { wanted: Some(self.topics.clone()), ..reader })
     }
     /// The brokers of its topics, and from where to where they are read.

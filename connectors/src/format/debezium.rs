@@ -220,10 +220,11 @@ impl SchemaNode<'_> {
 
 /// A DECIMAL as base64 of its unscaled bytes: big-endian two's complement.
 pub(crate) fn unscaled_decimal(text: &str, unscaled: i32, precision: u8, scale: i8) -> Parsed<i128> {
-    parse::decimal(&unscaled_number(&parse::bytes(text)?, unscaled)?, precision, scale)
+    let digits = unscaled_digits(&parse::bytes(text)?)?;
+    parse::decimal(&format!("{digits}e{}", -i64::from(unscaled)), precision, scale)
 }
-/// The text of a number, from its unscaled bytes.
-pub(crate) fn unscaled_number(bytes: &[u8], scale: i32) -> Parsed<String> {
+/// The digits of a number, from its bytes: big-endian two's complement.
+pub(crate) fn unscaled_digits(bytes: &[u8]) -> Parsed<i128> {
     let (first, size) = (*bytes.first().ok_or(Problem::Syntax)?, bytes.len());
     if size > 16 {
         return Err(Problem::Range);
@@ -231,7 +232,7 @@ pub(crate) fn unscaled_number(bytes: &[u8], scale: i32) -> Parsed<String> {
     let fill = if first & 0x80 == 0 { 0 } else { 0xFF };
     let mut word = [fill; 16];
     word[16 - size..].copy_from_slice(bytes);
-    Ok(format!("{}e{}", i128::from_be_bytes(word), -i64::from(scale)))
+    Ok(i128::from_be_bytes(word))
 }
 /// A DECIMAL that brings its scale: `{"scale":2,"value":"/w=="}`.
 pub(crate) fn variable_decimal(text: &str, precision: u8, scale: i8) -> Parsed<i128> {

@@ -64,7 +64,7 @@ pub(crate) enum TimeUnit {
     Nanos,
 }
 impl TimeUnit {
-    fn to_micros(self, value: i64) -> Parsed<i64> {
+    pub(crate) fn to_micros(self, value: i64) -> Parsed<i64> {
         match self {
             TimeUnit::Days => value.checked_mul(86_400_000_000).ok_or(Problem::Range),
             TimeUnit::Millis => value.checked_mul(1000).ok_or(Problem::Range),
@@ -320,7 +320,7 @@ fn no_unit(text: &str, data_type: &DataType, conversion: Conversion) -> Problem 
     Problem::Other(format!("expected {data_type}, found the number {} whose unit is not known; {remedy}", quoted(text)))
 }
 #[inline]
-fn from_string<'a>(text: Cow<'a, str>, data_type: &DataType, conversion: Conversion) -> Parsed<Datum<'a>> {
+pub(crate) fn from_string<'a>(text: Cow<'a, str>, data_type: &DataType, conversion: Conversion) -> Parsed<Datum<'a>> {
     if conversion.database && super::debezium::is_unavailable(&text) {
         return Err(Problem::Unavailable);
     }

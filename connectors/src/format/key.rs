@@ -5,6 +5,7 @@
 //! | `raw`, and of one column the default | the text of the one column, of BYTES its bytes |
 //! | `json`, and of several columns the default | a JSON object |
 //! | `csv` | a line of fields, in the order of the columns |
+//! | `avro-confluent`, and the default with Debezium's Avro | a message of a schema registry: a record, or the one column alone |
 //! | `debezium-json`, and the default with that format | an object, bare or in a Debezium wrapper; else the text of the one column |
 //!
 //! *Deletes*: the PRIMARY KEY is taken from the key, in whatever order and beside whatever other columns that has it. An object may
@@ -13,11 +14,15 @@
 use deltaworks_dataflow::row::is_null_field;
 use deltaworks_dataflow::{DataType, Datum};
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use super::Reject;
+use super::avro::{self, AvroReader};
 use super::csv::Csv;
 use super::json::{self, Field, ObjectReader, utf8};
 use super::parse::{self, Parsed, Problem};
-use crate::decode::{Slots, TableFormat};
+use crate::decode::{Prepared, Slots, TableFormat};
 use crate::error::{Error, Result as SetupResult};
 use crate::format::Format;
 use crate::keys::{KeyColumns, is_upsert};
@@ -32,6 +37,8 @@ enum KeyForm {
     Object(ObjectReader),
     /// An object, bare or in a Debezium wrapper; else the text of the one column.
     Debezium(ObjectReader),
+    /// A message of a schema registry.
+    Avro(AvroReader),
 }
 
 /// What the record at hand has for a key.
@@ -99,6 +106,20 @@ impl KeyReader {
     pub(crate) fn is_keyless(&self) -> bool {
         self.primary.is_empty()
     }
+    /// See [`Decoder::open`](crate::Decoder::open).
+    pub(crate) fn open(&mut self, stop: &Arc<AtomicBool>) -> SetupResult<()> {
+        match &mut self.form {
+            KeyForm::Avro(avro) => avro.open(stop),
+            _ => Ok(()),
+        }
+    }
+    /// See [`Decoder::prepare`](crate::Decoder::prepare), for the keys of some records.
+    pub(crate) fn prepare(&mut self, keys: &mut dyn Iterator<Item = &[u8]>) -> Prepared {
+        match &mut self.form {
+            KeyForm::Avro(avro) => avro.prepare(keys),
+            _ => Prepared::Ready,
+        }
+    }
     /// The next record follows.
     #[inline]
     pub(crate) fn forget(&mut self) {
@@ -155,6 +176,7 @@ impl KeyReader {
         let read = match form {
             KeyForm::Text => text(key, fields, slots),
             KeyForm::Csv(csv) => csv.read(key, slots),
+            KeyForm::Avro(avro) => avro.read(key, slots),
             KeyForm::Object(object) => utf8(key).and_then(|text| object.read(text, slots)),
             KeyForm::Debezium(object) => utf8(key).and_then(|key| match super::debezium::payload(key) {
                 Some(payload) => object.read(payload, slots),
@@ -182,8 +204,8 @@ impl KeyReader {
 /// Whether keys are objects, which may hold more than they are asked for.
 fn is_object(table: &TableFormat, columns: usize) -> bool {
     match table.options.get("key.format") {
-        Some(format) => matches!(format, "json" | "debezium-json"),
-        None => table.format == Format::Debezium || columns > 1,
+        Some(format) => matches!(format, "json" | "debezium-json" | avro::ROWS),
+        None => matches!(table.format, Format::Debezium | Format::DebeziumAvro) || columns > 1,
     }
 }
 /// The columns under their names in the key, and in the table.
@@ -208,15 +230,20 @@ fn form(table: &TableFormat, fields: &[Field], fills: Fills) -> SetupResult<KeyF
         Some("json") => object().map(KeyForm::Object),
         Some("debezium-json") => object().map(KeyForm::Debezium),
         None if table.format == Format::Debezium => object().map(KeyForm::Debezium),
+        Some(avro::ROWS) => AvroReader::of_key(fields.to_vec(), &table.options).map(KeyForm::Avro),
+        None if table.format == Format::DebeziumAvro => {
+            AvroReader::of_key(fields.to_vec(), &table.options).map(KeyForm::Avro)
+        }
         Some("csv") => Csv::new(fields.to_vec(), &own, "key").map(KeyForm::Csv),
         Some(value @ "raw") if fields.len() > 1 && fills == Fills::Always => {
             Err(table.options.invalid("key.format", value, "json or csv: the key has several columns"))
         }
         Some("raw") | None if fields.len() > 1 => object().map(KeyForm::Object),
         Some("raw") | None => Ok(KeyForm::Text),
-        Some(name) => {
-            Err(Error::UnknownFormat { name: name.to_owned(), known: "raw, json, csv, debezium-json for keys".to_owned() })
-        }
+        Some(name) => Err(Error::UnknownFormat {
+            name: name.to_owned(),
+            known: "raw, json, csv, avro-confluent, debezium-json for keys".to_owned(),
+        }),
     }
 }
 

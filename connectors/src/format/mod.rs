@@ -5,6 +5,7 @@
 //! | `json.rs` | JSON objects, driven by the table's columns |
 //! | `change.rs` | what a change envelope of Debezium does |
 //! | `debezium.rs` | that envelope as JSON |
+//! | `avro/` | both as Avro with a schema registry, in a build with that feature; else `without_avro.rs` |
 //! | `csv.rs` | lines of separated fields |
 //! | `raw.rs` | the whole value as one column |
 //! | `packed.rs` | values that are packed rows already (Parquet) |
@@ -13,6 +14,11 @@
 //! | `pattern.rs` | patterns of dates and times, such as `M/d/yyyy H:mm` |
 //! | `text.rs` | values to text: JSON, CSV, tables |
 
+#[cfg(feature = "avro")]
+pub(crate) mod avro;
+#[cfg(not(feature = "avro"))]
+#[path = "without_avro.rs"]
+pub(crate) mod avro;
 pub(crate) mod change;
 pub mod csv;
 pub mod debezium;
@@ -24,7 +30,10 @@ pub(crate) mod pattern;
 pub(crate) mod raw;
 pub mod text;
 
-use crate::decode::Target;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::decode::{Prepared, Target};
 use crate::error::{Error, Result};
 use crate::record::Record;
 
@@ -35,6 +44,10 @@ pub enum Format {
     Json,
     /// The change envelope of Debezium, as JSON.
     Debezium,
+    /// Avro with a schema registry.
+    Avro,
+    /// The change envelope of Debezium, as Avro with a schema registry.
+    DebeziumAvro,
     /// A line of separated fields, by position.
     Csv,
     /// The value as it is, in the one column that is no metadata.
@@ -52,11 +65,13 @@ impl Format {
         match name {
             "json" => Ok(Format::Json),
             "debezium-json" | "debezium" => Ok(Format::Debezium),
+            avro::ROWS => Ok(Format::Avro),
+            avro::CHANGES => Ok(Format::DebeziumAvro),
             "csv" => Ok(Format::Csv),
             "raw" => Ok(Format::Raw),
             "parquet" => Ok(Format::Packed),
             _ => {
-                let known = "json, debezium-json, csv, raw, parquet".to_owned();
+                let known = "json, debezium-json, csv, raw, parquet, avro-confluent, debezium-avro-confluent".to_owned();
                 Err(Error::UnknownFormat { name: name.to_owned(), known })
             }
         }
@@ -87,12 +102,28 @@ impl Reject {
 pub(crate) trait RecordFormat: Send {
     /// Turns a record into commands; on an error none of them count.
     fn decode(&mut self, record: &Record<'_>, target: &mut Target<'_>) -> std::result::Result<(), Reject>;
+    /// See [`Decoder::open`](crate::Decoder::open).
+    fn open(&mut self, _stop: &Arc<AtomicBool>) -> Result<()> {
+        Ok(())
+    }
+    /// See [`Decoder::prepare`](crate::Decoder::prepare), for the values of some records.
+    fn prepare(&mut self, _values: &mut dyn Iterator<Item = &[u8]>) -> Prepared {
+        Prepared::Ready
+    }
 }
 
 /// Reads values of one format whose records are upserts, and deletes where there is no value.
 pub(crate) trait ValueFormat: Send {
     /// Puts the fields of a value into the target's slots.
     fn fields(&mut self, value: &[u8], target: &mut Target<'_>) -> std::result::Result<(), Reject>;
+    /// See [`Decoder::open`](crate::Decoder::open).
+    fn open(&mut self, _stop: &Arc<AtomicBool>) -> Result<()> {
+        Ok(())
+    }
+    /// See [`Decoder::prepare`](crate::Decoder::prepare), for the values of some records.
+    fn prepare(&mut self, _values: &mut dyn Iterator<Item = &[u8]>) -> Prepared {
+        Prepared::Ready
+    }
 }
 
 /// The records of a [`ValueFormat`].
@@ -109,5 +140,11 @@ impl<F: ValueFormat> RecordFormat for Upserts<F> {
             }
             None => target.delete_by_record_key(),
         }
+    }
+    fn open(&mut self, stop: &Arc<AtomicBool>) -> Result<()> {
+        self.0.open(stop)
+    }
+    fn prepare(&mut self, values: &mut dyn Iterator<Item = &[u8]>) -> Prepared {
+        self.0.prepare(values)
     }
 }

@@ -33,7 +33,8 @@ fn serve(replies: Vec<Reply>) -> (String, Arc<Mutex<Vec<String>>>) {
     });
     (url, asked)
 }
-fn answer(mut stream: TcpStream, reply: &Reply, seen: &Mutex<Vec<String>>) {
+/// Head and body of a request.
+pub(crate) fn received(stream: &TcpStream) -> (String, String) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut length, mut head, mut line) = (0, String::new(), String::new());
     while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
@@ -45,7 +46,15 @@ fn answer(mut stream: TcpStream, reply: &Reply, seen: &Mutex<Vec<String>>) {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    let body = String::from_utf8(body).unwrap();
+    (head, String::from_utf8(body).unwrap())
+}
+/// Answers a request.
+pub(crate) fn send(mut stream: TcpStream, status: u16, text: &str) {
+    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", text.len());
+    let _ = stream.write_all(format!("{head}{text}").as_bytes());
+}
+fn answer(stream: TcpStream, reply: &Reply, seen: &Mutex<Vec<String>>) {
+    let (head, body) = received(&stream);
     seen.lock().unwrap().push(format!("{head}{body}"));
     let (status, text) = match reply {
         Reply::Status(status, text) => (*status, text.to_string()),
@@ -53,8 +62,7 @@ fn answer(mut stream: TcpStream, reply: &Reply, seen: &Mutex<Vec<String>>) {
         Reply::Stall => return std::thread::sleep(Duration::from_secs(5)),
         Reply::Hang => return,
     };
-    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", text.len());
-    let _ = stream.write_all(format!("{head}{text}").as_bytes());
+    send(stream, status, &text);
 }
 fn doubled(body: &str) -> String {
     let request: serde_json::Value = serde_json::from_str(body).unwrap();

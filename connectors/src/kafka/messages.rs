@@ -5,6 +5,7 @@
 //! | append | the row | refused | refused |
 //! | upsert | the row | the new row | no value: a tombstone |
 //! | debezium-json | `{"before":null,"after":{..},"op":"c"}` | one message: `{"before":{..},"after":{..},"op":"u"}` | `{"before":{..},"after":null,"op":"d"}` |
+//! | debezium-avro-confluent | as debezium-json, as Avro | | |
 //! | changelog-json | `{"op":"+I","tick":7,"row":{..}}` | a message each | `{"op":"-D","tick":7,"row":{..}}` |
 //!
 //! A key of one column is its text, as sources read it; a key of several is a JSON object, and with `'key.format' = 'json'` every
@@ -12,12 +13,15 @@
 //! order, and no tombstone could name it.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use deltaworks_dataflow::changelog::{Changes, RowKind};
 use deltaworks_dataflow::row::{is_null_field, project};
 use deltaworks_dataflow::{Column, DataType, Datum, Schema};
 
 use crate::error::{Error, Result};
+use crate::format::avro::AvroRows;
 use crate::format::text::{JsonRows, write_csv_row, write_plain};
 
 /// What a topic holds of a query's changes.
@@ -34,15 +38,16 @@ pub enum Form {
 }
 
 /// How a row is written where it stands alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum RowFormat {
     Json,
     Csv,
     Raw,
+    Avro(AvroRows),
 }
 
 /// How keys are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum KeyFormat {
     /// The text of the one column.
     Text,
@@ -50,6 +55,7 @@ pub(crate) enum KeyFormat {
     Csv,
     /// A JSON object.
     Object,
+    Avro(AvroRows),
 }
 
 /// Some of a row's columns.
@@ -57,6 +63,7 @@ pub(crate) enum KeyFormat {
 pub(crate) struct Part {
     /// Their places in the row.
     columns: Vec<usize>,
+    schema: Schema,
     types: Vec<DataType>,
     json: JsonRows,
     whole: bool,
@@ -71,10 +78,13 @@ impl Part {
         };
         let part = Schema::new(columns.iter().map(named).collect());
         let whole = columns.len() == schema.len() && columns.iter().enumerate().all(|(index, place)| index == *place);
-        Part { types: part.types(), json: JsonRows::new(&part), columns, whole }
+        Part { types: part.types(), json: JsonRows::new(&part), schema: part, columns, whole }
     }
     pub(crate) fn types(&self) -> &[DataType] {
         &self.types
+    }
+    pub(crate) fn schema(&self) -> &Schema {
+        &self.schema
     }
     fn of<'a>(&self, row: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
         if self.whole {
@@ -97,6 +107,19 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
+    /// Gets what encoding needs from outside.
+    ///
+    /// # Errors
+    /// Within seconds, where it is not there.
+    pub(crate) fn open(&mut self, stop: &Arc<AtomicBool>) -> Result<()> {
+        if let RowFormat::Avro(rows) = &mut self.format {
+            rows.register(stop)?;
+        }
+        match &mut self.key {
+            Some((KeyFormat::Avro(rows), _)) => rows.register(stop),
+            _ => Ok(()),
+        }
+    }
     /// Adds the messages of one tick to a batch.
     pub(crate) fn encode(&self, changes: &Changes, batch: &mut Batch) -> Result<()> {
         let mut old: Option<&[u8]> = None;
@@ -104,8 +127,8 @@ impl Encoder {
             let row: &[u8] = row;
             match (self.form, kind) {
                 (Form::Append, RowKind::Insert) | (Form::Upsert, RowKind::Insert | RowKind::UpdateAfter) => {
-                    self.key(row, batch);
-                    self.row(row, batch);
+                    self.key(row, batch)?;
+                    self.row(row, batch)?;
                 }
                 (Form::Append, kind) => {
                     let (sink, tick) = (self.topic.clone(), changes.tick);
@@ -113,55 +136,83 @@ impl Encoder {
                 }
                 (Form::Upsert, RowKind::UpdateBefore) => {}
                 (Form::Upsert, RowKind::Delete) => {
-                    self.key(row, batch);
+                    self.key(row, batch)?;
                     batch.no_value();
                 }
                 (Form::Debezium, RowKind::UpdateBefore) => old = Some(row),
-                (Form::Debezium, RowKind::Insert) => self.envelope(None, Some(row), "c", batch),
-                (Form::Debezium, RowKind::UpdateAfter) => self.envelope(old.take(), Some(row), "u", batch),
-                (Form::Debezium, RowKind::Delete) => self.envelope(Some(row), None, "d", batch),
-                (Form::Changelog, kind) => self.changelog(changes.tick, *kind, row, batch),
+                (Form::Debezium, RowKind::Insert) => self.envelope(None, Some(row), "c", batch)?,
+                (Form::Debezium, RowKind::UpdateAfter) => self.envelope(old.take(), Some(row), "u", batch)?,
+                (Form::Debezium, RowKind::Delete) => self.envelope(Some(row), None, "d", batch)?,
+                (Form::Changelog, kind) => self.changelog(changes.tick, *kind, row, batch)?,
             }
         }
         Ok(())
     }
-    fn key(&self, row: &[u8], batch: &mut Batch) {
-        let Some((format, part)) = &self.key else { return batch.no_key() };
+    fn key(&self, row: &[u8], batch: &mut Batch) -> Result<()> {
+        let Some((format, part)) = &self.key else {
+            batch.no_key();
+            return Ok(());
+        };
         let (out, scratch) = batch.begin();
         let mut row = part.of(row, scratch);
         match format {
             KeyFormat::Object => part.json.write(row, out),
+            KeyFormat::Avro(rows) => rows.write(row, out).map_err(|column| self.null(&column))?,
             // Rows alone need no order. Else the changes of NULL have to stay together as those of any other key.
             _ if part.types.len() == 1 && is_null_field(row) => match self.form {
-                Form::Append => return batch.no_key(),
+                Form::Append => {
+                    batch.no_key();
+                    return Ok(());
+                }
                 _ => part.json.write(row, out),
             },
             KeyFormat::Csv => write_line(&part.types, row, out),
             KeyFormat::Text => write_raw(&Datum::decode(&mut row, &part.types[0]), &part.types[0], out),
         }
         batch.end_key();
+        Ok(())
     }
-    fn row(&self, row: &[u8], batch: &mut Batch) {
+    /// A NULL that a message cannot hold.
+    fn null(&self, column: &str) -> Error {
+        Error::Delivery {
+            topic: self.topic.clone(),
+            what: format!("column \"{column}\" is NULL, and its Avro schema says that it may not be"),
+            help: "declare the column without NOT NULL, or give it a value with COALESCE".to_owned(),
+            timed_out: false,
+        }
+    }
+    fn row(&self, row: &[u8], batch: &mut Batch) -> Result<()> {
         let (out, scratch) = batch.begin();
         let mut row = self.value.of(row, scratch);
-        match self.format {
+        match &self.format {
+            RowFormat::Avro(rows) => rows.write(row, out).map_err(|column| self.null(&column))?,
             RowFormat::Json => self.value.json.write(row, out),
             RowFormat::Csv => write_line(&self.value.types, row, out),
             RowFormat::Raw => {
                 let datum = Datum::decode(&mut row, &self.value.types[0]);
                 if datum.is_null() {
-                    return batch.no_value();
+                    batch.no_value();
+                    return Ok(());
                 }
                 write_raw(&datum, &self.value.types[0], out);
             }
         }
         batch.end_value();
+        Ok(())
     }
-    fn envelope(&self, before: Option<&[u8]>, after: Option<&[u8]>, op: &str, batch: &mut Batch) {
+    fn envelope(&self, before: Option<&[u8]>, after: Option<&[u8]>, op: &str, batch: &mut Batch) -> Result<()> {
         if let Some(row) = after.or(before) {
-            self.key(row, batch);
+            self.key(row, batch)?;
         }
         let (out, scratch) = batch.begin();
+        if let RowFormat::Avro(rows) = &self.format {
+            let mut other = Vec::new();
+            let before = before.map(|row| self.value.of(row, &mut other));
+            let after = after.map(|row| self.value.of(row, scratch));
+            rows.write_change(before, after, op, out).map_err(|column| self.null(&column))?;
+            batch.end_value();
+            return Ok(());
+        }
         for (name, image) in [("{\"before\":", before), (",\"after\":", after)] {
             out.extend_from_slice(name.as_bytes());
             match image {
@@ -173,9 +224,10 @@ impl Encoder {
         out.extend_from_slice(op.as_bytes());
         out.extend_from_slice(b"\"}");
         batch.end_value();
+        Ok(())
     }
-    fn changelog(&self, tick: u64, kind: RowKind, row: &[u8], batch: &mut Batch) {
-        self.key(row, batch);
+    fn changelog(&self, tick: u64, kind: RowKind, row: &[u8], batch: &mut Batch) -> Result<()> {
+        self.key(row, batch)?;
         let (out, scratch) = batch.begin();
         out.extend_from_slice(b"{\"op\":\"");
         out.extend_from_slice(kind.symbol().as_bytes());
@@ -185,6 +237,7 @@ impl Encoder {
         self.value.json.write(self.value.of(row, scratch), out);
         out.push(b'}');
         batch.end_value();
+        Ok(())
     }
 }
 

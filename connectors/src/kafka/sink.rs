@@ -4,10 +4,10 @@
 //! |---|---|
 //! | `topic` | one topic; made by the broker where it makes topics by itself, else it has to be there |
 //! | `properties.*` | `properties.bootstrap.servers` and whatever else the client knows |
-//! | `format`, `value.format` | `json` (default), `csv`, `raw`: rows, inserts only; `debezium-json`, `changelog-json`: every change |
+//! | `format`, `value.format` | `json` (default), `csv`, `raw`: rows, inserts only; `debezium-json`, `changelog-json`: every change; `avro-confluent`, `debezium-avro-confluent`: the same as Avro, see `format/avro/` |
 //! | `changelog.mode` = `upsert` | with `json` or `csv` the same as `'connector' = 'upsert-kafka'`: a row per key, tombstones for deletes |
 //! | `key.fields` | the columns of the key, `a;b`; without it those of the PRIMARY KEY; without both there is no key |
-//! | `key.format` | `json`: an object; `csv`: a line; `raw`: the text of the one column; default: the text of one column, an object of several |
+//! | `key.format` | `json`: an object; `csv`: a line; `raw`: the text of the one column; `avro-confluent`; default: the text of one column, an object of several, and Avro with Debezium's |
 //! | `key.fields-prefix` | what the names of key columns begin with in the table, but not in the object; needs `EXCEPT_KEY` |
 //! | `value.fields-include` | `ALL` (default) or `EXCEPT_KEY`; what these mean, a source of the same options reads: `keys.rs` |
 //! | `sink.delivery-guarantee` | `at-least-once` (default; `none` is the same) or `exactly-once` |
@@ -35,6 +35,7 @@ use super::letters::ERRORS_TOPIC;
 use super::messages::{Batch, Encoder, Form, KeyFormat, Part, RowFormat};
 use super::producer::{LAST, Outgoing};
 use crate::error::{Error, Result};
+use crate::format::avro::{self, AvroRows};
 use crate::format::csv;
 use crate::format::text::check_unique;
 use crate::keys::KeyColumns;
@@ -88,7 +89,7 @@ impl KafkaSinkSpec {
     /// The sink that a table's options describe. `key` are the places of its PRIMARY KEY.
     ///
     /// # Errors
-    /// Options that do not exist or do not go together.
+    /// Options that do not exist or do not go together; columns that the format cannot hold.
     pub fn from_options(options: &Options, schema: &Schema, key: &[usize]) -> Result<KafkaSinkSpec> {
         options.check()?;
         check_sink_options(options)?;
@@ -96,16 +97,16 @@ impl KafkaSinkSpec {
         if topic.is_empty() || topic.contains([';', ',']) {
             return Err(options.invalid("topic", topic, "one topic: a sink writes no more"));
         }
-        let (form, format) = form(options)?;
+        check_unique(schema)?;
+        let keys = KeyColumns::from_options(options, schema, key, &[])?;
+        let value_columns = (0..schema.len()).filter(|place| keys.in_value(*place)).collect();
+        let value = Part::new(schema, value_columns, str::to_owned);
+        let (form, format) = form(options, topic, value.schema())?;
         if form == Form::Upsert && key.is_empty() {
             return Err(Error::NoKey { sink: topic.to_owned() });
         }
-        check_unique(schema)?;
-        let keys = KeyColumns::from_options(options, schema, key, &[])?;
         check_order(options, &keys, key, form)?;
-        let value_columns = (0..schema.len()).filter(|place| keys.in_value(*place)).collect();
-        let value = Part::new(schema, value_columns, str::to_owned);
-        if format == RowFormat::Raw && value.types().len() != 1 {
+        if matches!(format, RowFormat::Raw) && value.types().len() != 1 {
             let reason =
                 "it takes one column, beside those that 'value.fields-include' = 'EXCEPT_KEY' leaves out".to_owned();
             return Err(Error::Columns { format: "raw", reason });
@@ -114,7 +115,7 @@ impl KafkaSinkSpec {
             true => None,
             false => {
                 let part = Part::new(schema, keys.columns.clone(), |name| keys.name(name).to_owned());
-                Some((key_format(options, keys.columns.len())?, part))
+                Some((key_format(options, topic, part.schema())?, part))
             }
         };
         let encoder = Encoder { topic: topic.to_owned(), form, format, value, key };
@@ -131,9 +132,10 @@ impl KafkaSinkSpec {
     /// Opens the topic for writing. With exactly-once this ends whatever an earlier writer left open.
     ///
     /// # Errors
-    /// Within seconds: no broker, a refused login, no such topic.
+    /// Within seconds: no broker, a refused login, no such topic, no schema registry.
     pub fn open(&self, connection: &Connection, caller: Caller) -> Result<Box<dyn ChangeSink>> {
-        let encoder = self.encoder.clone();
+        let mut encoder = self.encoder.clone();
+        encoder.open(&caller.stop)?;
         match &self.transactional_prefix {
             None => {
                 let outgoing = Outgoing::open(connection, &encoder.topic, caller, &[])?;
@@ -189,7 +191,7 @@ fn transactional_prefix(options: &Options) -> Result<Option<String>> {
         Some(value) => Err(options.invalid("sink.delivery-guarantee", value, "at-least-once or exactly-once")),
     }
 }
-fn form(options: &Options) -> Result<(Form, RowFormat)> {
+fn form(options: &Options, topic: &str, value: &Schema) -> Result<(Form, RowFormat)> {
     let upsert = match (options.connector(), options.get("changelog.mode")) {
         (_, Some("upsert")) => true,
         (Some("upsert-kafka"), None) => true,
@@ -204,11 +206,19 @@ fn form(options: &Options) -> Result<(Form, RowFormat)> {
             csv::check_plain(&options.of_value())?;
             (rows, RowFormat::Csv)
         }
+        avro::ROWS => (rows, RowFormat::Avro(AvroRows::new(value, false, options, avro::ROWS, format!("{topic}-value"))?)),
+        avro::CHANGES if !upsert => {
+            let changes = AvroRows::new(value, true, options, avro::CHANGES, format!("{topic}-value"))?;
+            (Form::Debezium, RowFormat::Avro(changes))
+        }
         "raw" if !upsert => (rows, RowFormat::Raw),
         "debezium-json" | "debezium" if !upsert => (Form::Debezium, RowFormat::Json),
         "changelog-json" if !upsert => (Form::Changelog, RowFormat::Json),
         name => {
-            let known = if upsert { "json, csv" } else { "json, csv, raw, debezium-json, changelog-json" };
+            let known = match upsert {
+                true => "json, csv, avro-confluent",
+                false => "json, csv, raw, avro-confluent, debezium-json, debezium-avro-confluent, changelog-json",
+            };
             let known = format!("{known} for a Kafka sink{}", if upsert { " by key" } else { "" });
             return Err(Error::UnknownFormat { name: name.to_owned(), known });
         }
@@ -226,23 +236,27 @@ fn check_order(options: &Options, keys: &KeyColumns, primary_key: &[usize], form
         _ => Ok(()),
     }
 }
-fn key_format(options: &Options, columns: usize) -> Result<KeyFormat> {
+fn key_format(options: &Options, topic: &str, key: &Schema) -> Result<KeyFormat> {
+    let columns = key.len();
     match options.get("key.format") {
         Some("json" | "debezium-json") => Ok(KeyFormat::Object),
         Some("csv") => {
             csv::check_plain(&options.of_key())?;
             Ok(KeyFormat::Csv)
         }
+        Some(avro::ROWS) => AvroRows::of_key(key, options, format!("{topic}-key")).map(KeyFormat::Avro),
+        None if options.format() == avro::CHANGES => {
+            AvroRows::of_key(key, options, format!("{topic}-key")).map(KeyFormat::Avro)
+        }
         None if columns > 1 => Ok(KeyFormat::Object),
         None | Some("raw") if columns == 1 => Ok(KeyFormat::Text),
         Some(value @ "raw") => Err(options.invalid("key.format", value, "json or csv: the key has several columns")),
         name => {
             let name = name.unwrap_or_default().to_owned();
-            Err(Error::UnknownFormat { name, known: "json, raw, csv for keys".to_owned() })
+            Err(Error::UnknownFormat { name, known: "json, raw, csv, avro-confluent for keys".to_owned() })
         }
     }
 }
-
 /// Sends every change at once; the client's own thread delivers.
 struct KafkaSink {
     encoder: Encoder,

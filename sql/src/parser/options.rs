@@ -93,7 +93,10 @@ pub fn is_secret(key: &str) -> bool {
     let last_is_key = parts.clone().next_back().is_some_and(|p| ends(p, &["key"]));
     last_is_key
         || parts.any(|part| {
-            part == "sasl" || part == "headers" || ends(part, &["password", "passphrase", "secret", "token", "jaas"])
+            part == "info" && key.ends_with("user-info")
+                || part == "sasl"
+                || part == "headers"
+                || ends(part, &["password", "passphrase", "secret", "token", "jaas"])
         })
 }
 
@@ -144,6 +147,7 @@ mod tests {
             "access_token",
             "ssl.keystore.key",
             "HEADERS",
+            "key.avro-confluent.basic-auth.user-info",
         ] {
             assert!(is_secret(key), "{key}");
         }

@@ -128,7 +128,12 @@ fn what_does_not_go_together_is_refused() {
         ),
         (&[], &[("key.fields", "id;nam")], "invalid value \"id;nam\" of option \"key.fields\"", "a;b: id, name, shop"),
         (&[], &[("key.fields", "id;name"), ("key.format", "raw")], "invalid value \"raw\" of option \"key.format\"", "json"),
-        (&[], &[("key.fields", "id"), ("key.format", "avro")], "unknown format \"avro\"", "json, raw, csv for keys"),
+        (
+            &[],
+            &[("key.fields", "id"), ("key.format", "avro")],
+            "unknown format \"avro\"",
+            "json, raw, csv, avro-confluent for keys",
+        ),
         (&[], &[("format", "raw")], "format \"raw\" cannot hold the columns of this table: it takes one column", "change"),
         (
             &[],
