@@ -25,7 +25,7 @@ use crate::merge::{check_updatable, described};
 use crate::options::Evaluation;
 use crate::query::{Answered, short};
 use crate::script::Engine;
-use crate::sinks::Gathered;
+use crate::sinks::{Gathered, OpenSink};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -109,7 +109,9 @@ impl Engine {
             // It is there for as long as its sink is.
             let _ = sink.sender().send(Gathered::Rows(tick, rows.into_iter().map(|(_, row)| (row, 1)).collect()));
         }
-        self.complete(tick)
+        self.complete(tick)?;
+        // What a statement says is written has arrived, whatever becomes of the rest of the script.
+        self.sinks.get_mut(name).map_or(Ok(()), OpenSink::deliver)
     }
     /// Counts what a statement wrote as NULL under the table, for SHOW ERRORS.
     pub(crate) fn count_failures(&mut self, name: &str, failures: Vec<ExpressionErrors>) {
