@@ -412,6 +412,17 @@ fn changes_that_were_flattened_and_what_is_no_change() {
     check(&table, flat_row("false"), &[r#"+{"id":1}"#]);
     check(&table, flat_row("true"), &[r#"x{"id":1}"#]);
     check(&table, message(heartbeat, &[2]), &["ignored"]);
+    let schema = r#"{"type":"record","name":"P","fields":[{"name":"id","type":"int"},{"name":"photo","type":"bytes"},{"name":"__op","type":"string"}]}"#;
+    let id = server.add(schema);
+    let columns = vec![column("id", DataType::Int), column("photo", DataType::Bytes)];
+    let photos = super::tests::table(&server, true, columns, &[0]);
+    let value = |photo: &[u8]| {
+        let fields = [("id", Value::Int(1)), ("photo", Value::Bytes(photo.to_vec())), ("__op", Value::String("u".into()))];
+        message(id, &body(schema, record(&fields)))
+    };
+    check(&photos, value(b"x"), &[r#"+{"id":1,"photo":"eA=="}"#]);
+    let reason = "photo: the database left the unchanged value out; set REPLICA IDENTITY FULL on its table";
+    check(&photos, value(b"__debezium_unavailable_value"), &[reason]);
     check(&table, message(other, &[2]), &["op: no change envelope: the operation is missing"]);
 }
 
