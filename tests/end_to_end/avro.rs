@@ -100,7 +100,7 @@ fn a_registry_that_goes_is_waited_for() {
     let warning =
         format!("warning: schema registry at \"{}\" does not say what schema 2 is: it answered 503: not now", registry.url);
     assert_eq!(
-        (times(&run.stderr, &warning), times(&run.stderr, "the schema registry answers again")),
+        (times(&run.stderr, &warning), times(&run.stderr, "warning: the schema registry answers again")),
         (1, 1),
         "{}",
         run.stderr
@@ -114,7 +114,7 @@ fn a_job_that_waits_can_be_stopped() {
     let folder = tempfile::tempdir().unwrap();
     record(folder.path());
     let sql = format!(
-        "{}CREATE TABLE written (id BIGINT, name STRING) WITH ('connector' = 'filesystem', 'path' = 'written.jsonl');\n\
+        "{}CREATE TABLE written (id BIGINT, name STRING, PRIMARY KEY (id)) WITH ('connector' = 'filesystem', 'path' = 'written.jsonl');\n\
          INSERT INTO written SELECT id, name FROM r",
         registry.table()
     );

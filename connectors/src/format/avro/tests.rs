@@ -442,6 +442,11 @@ fn keys_are_avro_too() {
         assert_eq!(found(&prefixed, &[(Some(key.clone()), value())]), [r#"+{"k_id":7,"id":"v"}"#]);
         assert_eq!(found(&prefixed, &[(Some(key), None)]), [r#"x{"k_id":7}"#]);
     }
+    // A lone key is the one column that keys hold, though the PRIMARY KEY has another.
+    let mut wider = prefixed.clone();
+    wider.key = vec![0, 1];
+    assert_eq!(found(&wider, &[(Some(message(lone, &[14])), value())]), [r#"+{"k_id":7,"id":"v"}"#]);
+    assert_eq!(found(&wider, &[(Some(message(lone, &[14])), None)]), ["id: key: NULL in a key column"]);
     let reason = "k_id: key: the message is cut off: it ends after 0 bytes, in the middle of a value";
     assert_eq!(found(&prefixed, &[(Some(message(1, &[])), value())]), [reason]);
     let reason = "*: key: no message of a schema registry: it begins with the byte 55, not 0";
