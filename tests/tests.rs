@@ -5,6 +5,7 @@
 //! | `replay` | the first-touch job on its recorded topics: complete, delivered twice, other tick sizes, 1, 2 and 4 workers |
 //! | `jobs` | the uplift and the customer job on their recorded topics: the same, and chopped at random |
 //! | `command_line` | exit codes, messages, formats |
+//! | `avro` | Avro with a schema registry that fails and recovers, in a build with that feature |
 //! | `bad_input` | broken records and broken scripts |
 //! | `bitmaps` | bitmaps that travel in chunks, against the same queries asked anew |
 //! | `external` | external functions against a small HTTP server |
@@ -26,6 +27,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(feature = "avro")]
+#[path = "end_to_end/avro.rs"]
+mod avro;
 #[path = "end_to_end/bad_input.rs"]
 mod bad_input;
 #[path = "end_to_end/bitmaps.rs"]
@@ -38,6 +42,8 @@ mod command_line;
 mod explain_analyze;
 #[path = "end_to_end/external.rs"]
 mod external;
+#[path = "end_to_end/http.rs"]
+mod http;
 #[path = "end_to_end/identity.rs"]
 mod identity;
 #[path = "end_to_end/jobs.rs"]

@@ -522,7 +522,7 @@ impl Sources {
         (present, timezone): (i64, chrono_tz::Tz),
     ) -> Result<Vec<(InputId, InputBatch)>> {
         if std::mem::take(&mut self.said_held) {
-            self.news.push("the schema registry answers again; reading goes on".to_string());
+            self.news.push("warning: the schema registry answers again; reading goes on".to_string());
         }
         for source in self.open.iter_mut() {
             let Source { feed, readers, taken, .. } = source;

@@ -1,12 +1,12 @@
 //! External functions, against a small HTTP server that fails, stalls and recovers.
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::http::{received, send};
 use crate::program::script;
 
 /// What the server does with the n-th request: the n-th of these, and from then on the last.
@@ -53,17 +53,8 @@ impl Server {
     }
 }
 
-fn answer(mut stream: TcpStream, turn: Turn, seen: &Mutex<Vec<Value>>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut length, mut line) = (0, String::new());
-    while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
-        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        line.clear();
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
+fn answer(stream: TcpStream, turn: Turn, seen: &Mutex<Vec<Value>>) {
+    let (_, body) = received(&stream);
     let (status, text) = match turn {
         Turn::Stall => return std::thread::sleep(Duration::from_secs(3)),
         Turn::Status(status) => (status, "not now".to_string()),
@@ -80,8 +71,7 @@ fn answer(mut stream: TcpStream, turn: Turn, seen: &Mutex<Vec<Value>>) {
             (200, json!({"results": rows.iter().map(upper).collect::<Vec<_>>()}).to_string())
         }
     };
-    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", text.len());
-    let _ = stream.write_all(format!("{head}{text}").as_bytes());
+    send(stream, status, &text);
 }
 
 const TABLE: &str = "CREATE TABLE word (id INT, text STRING, n INT, PRIMARY KEY (id));";

@@ -150,3 +150,15 @@ fn a_job_reads_what_another_wrote_with_the_same_options() {
         assert_eq!(run.stdout.lines().collect::<Vec<_>>(), [expected, "[]"], "{topic}");
     }
 }
+
+#[cfg(not(feature = "avro"))]
+#[test]
+fn a_format_that_was_not_built_says_how_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    record(folder.path(), "click", &CLICKS);
+    let sql = "CREATE TABLE click (user_id BIGINT) WITH ('connector' = 'kafka', 'topic' = 'click', \
+               'format' = 'avro-confluent', 'avro-confluent.url' = 'http://localhost:8081');\nSELECT * FROM click";
+    let run = script(folder.path(), sql, &["--replay", "topics"]);
+    let expected = "error: job.sql:1:1: unknown format \"avro-confluent\"\n  help: it needs a build of deltaworks with `--features avro`";
+    assert!(run.code == Some(1) && run.stderr.contains(expected), "{}", run.stderr);
+}

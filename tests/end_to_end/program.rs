@@ -64,10 +64,14 @@ pub(crate) struct Running(Child, PathBuf);
 impl Running {
     /// Writes a script into a folder and starts it. What it says goes to `said.txt`.
     pub(crate) fn start(folder: &Path, sql: &str) -> Running {
+        Running::start_with(folder, sql, &[])
+    }
+    /// The same with more arguments.
+    pub(crate) fn start_with(folder: &Path, sql: &str, arguments: &[&str]) -> Running {
         std::fs::write(folder.join("job.sql"), sql).unwrap();
         let said = folder.join("said.txt");
         let mut command = Command::new(env!("CARGO_BIN_EXE_deltaworks"));
-        command.current_dir(folder).args(["run", "job.sql"]).stdout(Stdio::null());
+        command.current_dir(folder).args(["run", "job.sql"]).args(arguments).stdout(Stdio::null());
         Running(command.stderr(File::create(&said).unwrap()).spawn().unwrap(), said)
     }
     /// The number of its process.

@@ -415,6 +415,8 @@ fn debezium_flattened() {
     check(&table, None, Some(r#"{"id":1,"name":"a","__deleted":"false"}"#), &[r#"+{"id":1,"name":"a","age":null}"#]);
     check(&table, None, Some(r#"{"id":1,"name":"a","__deleted":"true"}"#), &[r#"x{"id":1}"#]);
     check(&table, Some("9"), Some(r#"{"__op":"d"}"#), &[r#"x{"id":9}"#]);
+    let reason = "name: the database left the unchanged value out; set REPLICA IDENTITY FULL on its table";
+    check(&table, None, Some(r#"{"id":1,"name":"__debezium_unavailable_value","__op":"u"}"#), &[reason]);
 }
 
 #[test]

@@ -63,6 +63,9 @@ pub(crate) fn flattened<I: Copy>(
     }
     images.read(row, target.slots())?;
     target.fill_from_key()?;
+    let (slots, old) = target.both_slots();
+    old.clear();
+    fill_unavailable(slots, old, images.fields())?;
     target.upsert()
 }
 /// A record without a value.

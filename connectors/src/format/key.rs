@@ -98,7 +98,7 @@ impl KeyReader {
             (columns.iter().position(|(slot, _)| slot == column), name)
         };
         let primary = table.key.iter().map(place).collect();
-        let form = form(table, &fields, fills)?;
+        let form = form(table, &fields, (fills, keys.columns.len() == 1))?;
         let slots = Slots::new(fields.len());
         Ok(KeyReader { filling: keys.columns.len(), fields, columns, fills, primary, form, slots, read: Read::NotYet })
     }
@@ -219,7 +219,7 @@ fn named(table: &TableFormat, keys: &KeyColumns, columns: &[usize]) -> (Vec<Fiel
     };
     (columns.iter().enumerate().map(field).collect(), columns.iter().map(|slot| (*slot, name(slot))).collect())
 }
-fn form(table: &TableFormat, fields: &[Field], fills: Fills) -> SetupResult<KeyForm> {
+fn form(table: &TableFormat, fields: &[Field], (fills, lone): (Fills, bool)) -> SetupResult<KeyForm> {
     let own = table.options.of_key();
     let object = || {
         let mut object = ObjectReader::new(fields.to_vec());
@@ -230,9 +230,9 @@ fn form(table: &TableFormat, fields: &[Field], fills: Fills) -> SetupResult<KeyF
         Some("json") => object().map(KeyForm::Object),
         Some("debezium-json") => object().map(KeyForm::Debezium),
         None if table.format == Format::Debezium => object().map(KeyForm::Debezium),
-        Some(avro::ROWS) => AvroReader::of_key(fields.to_vec(), &table.options).map(KeyForm::Avro),
+        Some(avro::ROWS) => AvroReader::of_key(fields.to_vec(), lone, &table.options).map(KeyForm::Avro),
         None if table.format == Format::DebeziumAvro => {
-            AvroReader::of_key(fields.to_vec(), &table.options).map(KeyForm::Avro)
+            AvroReader::of_key(fields.to_vec(), lone, &table.options).map(KeyForm::Avro)
         }
         Some("csv") => Csv::new(fields.to_vec(), &own, "key").map(KeyForm::Csv),
         Some(value @ "raw") if fields.len() > 1 && fills == Fills::Always => {

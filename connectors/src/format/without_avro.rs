@@ -25,7 +25,7 @@ fn not_built<T>(name: &str) -> Result<T> {
 /// A reader of keys that cannot be made.
 pub(crate) struct AvroReader(Infallible);
 impl AvroReader {
-    pub(crate) fn of_key(_: Vec<Field>, _: &Options) -> Result<AvroReader> {
+    pub(crate) fn of_key(_: Vec<Field>, _: bool, _: &Options) -> Result<AvroReader> {
         not_built(ROWS)
     }
     pub(crate) fn open(&mut self, _: &Arc<AtomicBool>) -> Result<()> {

@@ -46,13 +46,13 @@ impl Plan {
     fn new(schema: WriterSchema, fields: &[Field]) -> Plan {
         let part = |(name, node): &(String, usize)| {
             let is_image = matches!(name.as_str(), "before" | "after");
-            let columns = is_image.then(|| Columns::new(&schema, *node, fields));
+            let columns = is_image.then(|| Columns::new(&schema, *node, fields, false));
             Part { name: name.clone(), node: *node, columns }
         };
         let record = schema.record(schema.root());
         let parts = record.map(|record| record.iter().map(part).collect());
         let is_heartbeat = record.is_some_and(|record| !record.is_empty() && record.iter().all(|(name, _)| name == "ts_ms"));
-        Plan { flattened: Columns::new(&schema, schema.root(), fields), parts, is_heartbeat, schema }
+        Plan { flattened: Columns::new(&schema, schema.root(), fields, false), parts, is_heartbeat, schema }
     }
 }
 

@@ -123,28 +123,30 @@ fn check_end(cursor: &Cursor<'_>) -> std::result::Result<(), Reject> {
 /// Reads keys, or values that are rows.
 pub(crate) struct AvroReader {
     fields: Vec<Field>,
+    /// Whether a message that is no record is the first field.
+    lone: bool,
     schemas: Schemas<(WriterSchema, Columns)>,
 }
 
 impl AvroReader {
     /// A reader of messages that hold these fields, with the options as their part of a record sees them.
-    fn new(fields: Vec<Field>, options: &Options) -> Result<AvroReader> {
-        Ok(AvroReader { fields, schemas: Schemas::new(Registry::from_options(options, ROWS)?) })
+    fn new(fields: Vec<Field>, lone: bool, options: &Options) -> Result<AvroReader> {
+        Ok(AvroReader { fields, lone, schemas: Schemas::new(Registry::from_options(options, ROWS)?) })
     }
-    /// A reader of keys.
+    /// A reader of keys that hold these fields; with `lone` the first of them is all that a key has to hold.
     ///
     /// # Errors
     /// Options with impossible values.
-    pub(crate) fn of_key(fields: Vec<Field>, options: &Options) -> Result<AvroReader> {
-        AvroReader::new(fields, &key_options(options))
+    pub(crate) fn of_key(fields: Vec<Field>, lone: bool, options: &Options) -> Result<AvroReader> {
+        AvroReader::new(fields, lone, &key_options(options))
     }
     pub(crate) fn open(&mut self, stop: &Arc<AtomicBool>) -> Result<()> {
         self.schemas.registry.open(stop)
     }
     pub(crate) fn prepare(&mut self, messages: &mut dyn Iterator<Item = &[u8]>) -> Prepared {
-        let fields = &self.fields;
+        let (fields, lone) = (&self.fields, self.lone);
         self.schemas.prepare(messages, |schema| {
-            let columns = Columns::new(&schema, schema.root(), fields);
+            let columns = Columns::new(&schema, schema.root(), fields, lone);
             (schema, columns)
         })
     }
@@ -163,7 +165,9 @@ pub(crate) struct Avro(AvroReader);
 
 impl Avro {
     pub(crate) fn new(table: &TableFormat) -> Result<Avro> {
-        AvroReader::new(table.in_value()?, &table.options).map(Avro)
+        let fields = table.in_value()?;
+        let lone = fields.len() == 1;
+        AvroReader::new(fields, lone, &table.options).map(Avro)
     }
 }
 impl ValueFormat for Avro {

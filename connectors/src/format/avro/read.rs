@@ -44,17 +44,19 @@ pub(super) struct Columns {
     node: usize,
     /// Per record that it may be, the column of each field.
     records: Vec<(usize, Vec<Option<usize>>)>,
+    /// Whether a value that is no record is that of the first column.
+    lone: bool,
 }
 
 impl Columns {
-    /// Finds the columns of what `node` may be.
-    pub(super) fn new(schema: &WriterSchema, node: usize, fields: &[Field]) -> Columns {
+    /// Finds the columns of what `node` may be. With `lone` a value that is no record is that of the first column.
+    pub(super) fn new(schema: &WriterSchema, node: usize, fields: &[Field], lone: bool) -> Columns {
         let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
         let records = schema.branches(node).into_iter().filter_map(|branch| {
             let record = schema.record(branch)?;
             Some((branch, targets(record, &names)))
         });
-        Columns { node, records: records.collect() }
+        Columns { node, records: records.collect(), lone }
     }
 }
 /// The place among `names` that each field of a record goes to.
@@ -116,7 +118,7 @@ pub(super) fn row(
     let values = Values { schema };
     let node = values.branch(columns.node, cursor).map_err(broken)?;
     let Some((_, targets)) = columns.records.iter().find(|(record, _)| *record == node) else {
-        return lone(&values, node, fields, cursor, slots);
+        return lone(&values, node, fields.first().filter(|_| columns.lone), cursor, slots);
     };
     for ((name, value), target) in schema.record(node).unwrap_or_default().iter().zip(targets) {
         match target {
@@ -126,16 +128,16 @@ pub(super) fn row(
     }
     Ok(())
 }
-/// A value that is no record is that of the one column; null holds no column.
+/// A value that is no record may be that of one column; null holds no column.
 fn lone(
     values: &Values<'_>,
     node: usize,
-    fields: &[Field],
+    field: Option<&Field>,
     cursor: &mut Cursor<'_>,
     slots: &mut Slots,
 ) -> Result<(), Reject> {
-    match (fields, &values.schema.node(node).kind) {
-        ([field], _) => put(values, node, field, cursor, slots),
+    match (field, &values.schema.node(node).kind) {
+        (Some(field), _) => put(values, node, field, cursor, slots),
         (_, Kind::Null) => Ok(()),
         (_, kind) => Err(Reject::record(format!("expected a record, found {}", kind_name(kind)))),
     }

@@ -412,6 +412,17 @@ fn changes_that_were_flattened_and_what_is_no_change() {
     check(&table, flat_row("false"), &[r#"+{"id":1}"#]);
     check(&table, flat_row("true"), &[r#"x{"id":1}"#]);
     check(&table, message(heartbeat, &[2]), &["ignored"]);
+    let schema = r#"{"type":"record","name":"P","fields":[{"name":"id","type":"int"},{"name":"photo","type":"bytes"},{"name":"__op","type":"string"}]}"#;
+    let id = server.add(schema);
+    let columns = vec![column("id", DataType::Int), column("photo", DataType::Bytes)];
+    let photos = super::tests::table(&server, true, columns, &[0]);
+    let value = |photo: &[u8]| {
+        let fields = [("id", Value::Int(1)), ("photo", Value::Bytes(photo.to_vec())), ("__op", Value::String("u".into()))];
+        message(id, &body(schema, record(&fields)))
+    };
+    check(&photos, value(b"x"), &[r#"+{"id":1,"photo":"eA=="}"#]);
+    let reason = "photo: the database left the unchanged value out; set REPLICA IDENTITY FULL on its table";
+    check(&photos, value(b"__debezium_unavailable_value"), &[reason]);
     check(&table, message(other, &[2]), &["op: no change envelope: the operation is missing"]);
 }
 
@@ -431,6 +442,11 @@ fn keys_are_avro_too() {
         assert_eq!(found(&prefixed, &[(Some(key.clone()), value())]), [r#"+{"k_id":7,"id":"v"}"#]);
         assert_eq!(found(&prefixed, &[(Some(key), None)]), [r#"x{"k_id":7}"#]);
     }
+    // A lone key is the one column that keys hold, though the PRIMARY KEY has another.
+    let mut wider = prefixed.clone();
+    wider.key = vec![0, 1];
+    assert_eq!(found(&wider, &[(Some(message(lone, &[14])), value())]), [r#"+{"k_id":7,"id":"v"}"#]);
+    assert_eq!(found(&wider, &[(Some(message(lone, &[14])), None)]), ["id: key: NULL in a key column"]);
     let reason = "k_id: key: the message is cut off: it ends after 0 bytes, in the middle of a value";
     assert_eq!(found(&prefixed, &[(Some(message(1, &[])), value())]), [reason]);
     let reason = "*: key: no message of a schema registry: it begins with the byte 55, not 0";
