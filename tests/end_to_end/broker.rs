@@ -254,7 +254,7 @@ impl Sender {
         record.key = key;
         record.payload = value;
         if !headers.is_empty() {
-            let all = headers.iter().map(|(key, value)| Header { key: *key, value: *value });
+            let all = headers.iter().map(|(key, value)| Header { key, value: *value });
             record.headers = Some(all.fold(OwnedHeaders::new(), OwnedHeaders::insert));
         }
         while let Err((error, again)) = self.0.send(record) {

@@ -12,6 +12,8 @@ use rdkafka::message::{Headers, OwnedMessage};
 use crate::broker::{Broker, Sender, shared};
 use crate::program::{Run, Running, script, shell, wait_for};
 
+/// A header's name and value.
+type Header = (&'static str, Option<&'static [u8]>);
 /// A record and why it is a dead letter: key, value, field, what the reason says.
 type Letter = (Option<&'static [u8]>, Option<&'static [u8]>, Option<&'static str>, &'static str);
 
@@ -31,7 +33,7 @@ const LETTERS: [Letter; 12] = [
     (Some(b"\xff\x00"), None, Some("id"), "UTF-8"),
 ];
 /// Headers of every letter: twice the same name, nothing, and no value at all.
-const HEADERS: [(&str, Option<&[u8]>); 4] =
+const HEADERS: [Header; 4] =
     [("trace", Some(b"1")), ("trace", Some(b"2 \"\xC3\xA9\"")), ("empty", Some(b"")), ("none", None)];
 
 /// Sends a good record, the letters with their offsets as timestamps, and a good one behind them.
@@ -424,7 +426,7 @@ fn headers_are_kept_as_they_are() {
     let Some(broker) = shared() else { return };
     broker.create_topic("headers", 1);
     let sender = broker.producer();
-    let headers: [&[(&str, Option<&[u8]>)]; 4] =
+    let headers: [&[Header]; 4] =
         [&HEADERS, &[], &[("", Some(b"\n\\")), ("é", None)], &[("null", Some(b"null")), ("json", Some(b"{\"a\":1}"))]];
     for (n, headers) in headers.iter().enumerate() {
         sender.send_with_headers("headers", 0, Some(n as i64 + 1), (None, Some(b"{\"n\":1}")), headers);

@@ -186,31 +186,30 @@ impl Questions<'_> {
                 self.partitions.iter().zip(logs).map(start).collect()
             }
             Startup::Group => {
-                let otherwise = self.connection.get("auto.offset.reset").unwrap_or_default();
-                let start = |((at, (topic, partition)), (low, high)): ((Option<i64>, (&String, i32)), (i64, i64))| {
-                    match (at, otherwise) {
-                        (Some(at), _) if (low..=high).contains(&at) => Ok(at),
-                        // Without one, or with one that retention or another topic of that name took.
-                        (_, "earliest" | "smallest" | "beginning") => Ok(low),
-                        (_, "latest" | "largest" | "end") => Ok(high),
-                        (Some(at), _) => {
-                            let action = format!("begin to read topic \"{topic}\" partition {partition} at offset {at}");
-                            let reason = format!(
-                                "which is the group's: it holds offsets {low} to {high}, and \
-                                 'properties.auto.offset.reset' does not say where else"
-                            );
-                            Err(Error::Kafka { action, reason })
-                        }
-                        (None, _) => Err(Error::NoCommittedOffset {
-                            group: self.connection.group().unwrap_or_default().to_owned(),
-                            topic: topic.clone(),
-                            partition,
-                        }),
-                    }
-                };
-                let partitions = self.partitions.iter().map(|(topic, partition)| (topic, *partition));
-                self.committed()?.into_iter().zip(partitions).zip(logs.iter().copied()).map(start).collect()
+                let of_group = self.partitions.iter().zip(self.committed()?).zip(logs);
+                of_group.map(|((partition, at), log)| self.group_start(partition, at, *log)).collect()
             }
+        }
+    }
+    /// Where reading a partition begins whose group has committed `at`.
+    fn group_start(&self, (topic, partition): &(String, i32), at: Option<i64>, (low, high): (i64, i64)) -> Result<i64> {
+        match (at, self.connection.get("auto.offset.reset").unwrap_or_default()) {
+            (Some(at), _) if (low..=high).contains(&at) => Ok(at),
+            // Without one, or with one that retention or another topic of that name took.
+            (_, "earliest" | "smallest" | "beginning") => Ok(low),
+            (_, "latest" | "largest" | "end") => Ok(high),
+            (Some(at), _) => {
+                let action = format!("begin to read topic \"{topic}\" partition {partition} at offset {at}");
+                let reason = format!(
+                    "which is the group's: it holds offsets {low} to {high}, and 'properties.auto.offset.reset' does not say where else"
+                );
+                Err(Error::Kafka { action, reason })
+            }
+            (None, _) => Err(Error::NoCommittedOffset {
+                group: self.connection.group().unwrap_or_default().to_owned(),
+                topic: topic.clone(),
+                partition: *partition,
+            }),
         }
     }
     fn stops(&self, bound: &Bound, logs: &[(i64, i64)]) -> Result<Vec<Option<i64>>> {
