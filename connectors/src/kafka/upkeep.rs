@@ -240,7 +240,7 @@ impl Fetcher {
         }
         Ok(())
     }
-    /// Writes down in the group how far records were taken. It is for people and their tools: nothing here relies on it.
+    /// Writes down in the group how far records are done with. A run that begins at the group's offsets has the rest.
     pub(super) fn commit(&mut self) {
         self.committed_at = Instant::now();
         let Some(group) = self.connection.group().filter(|_| !self.away) else { return };
